@@ -1,0 +1,31 @@
+//! What the programs tell the daemon through the `EVENTS` ring buffer.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Mac, addr::MapIp, vni::VniKey};
+
+/// An address spoke from another port than the one it is known on. The programs never move an endpoint by
+/// themselves; the daemon asks the kernel's neighbour table who is right.
+pub const ENDPOINT_MOVED: u32 = 1;
+/// An address nobody knew spoke, and was entered.
+pub const ENDPOINT_LEARNED: u32 = 2;
+
+/// One event. All events have this layout; `kind` says which fields count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Event {
+    /// [`ENDPOINT_MOVED`] or [`ENDPOINT_LEARNED`].
+    pub kind: u32,
+    /// The interface it happened on.
+    pub ifindex: u32,
+    /// The network.
+    pub vni: VniKey,
+    /// The endpoint's address.
+    pub ip: MapIp,
+    /// The MAC address it spoke from.
+    pub mac: Mac,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Event>() == 36);

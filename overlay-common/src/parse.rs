@@ -1,0 +1,167 @@
+//! From bytes to what the programs act on. Every function takes a [`Packet`] and constant offsets, so that
+//! the verifier, the host tests and a fuzzer see the same code.
+
+use crate::{
+    Be16, DropReason, Mac,
+    packet::Packet,
+    vni::VniKey,
+    wire::{
+        EthHeader, Ipv4Header, UdpHeader, VxlanHeader,
+        eth::ETHERTYPE_IPV4,
+        ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
+    },
+};
+
+/// Offset of the IP header behind an Ethernet header.
+pub const L3: usize = EthHeader::LEN;
+/// Offset of the UDP header of a tunnel packet without IP options.
+pub const OUTER_UDP: usize = L3 + Ipv4Header::LEN;
+/// Offset of the VXLAN header.
+pub const VXLAN: usize = OUTER_UDP + UdpHeader::LEN;
+/// Offset of the inner Ethernet header.
+pub const INNER_ETH: usize = VXLAN + VxlanHeader::LEN;
+/// Offset of the inner IP header.
+pub const INNER_L3: usize = INNER_ETH + EthHeader::LEN;
+/// Bytes that VXLAN over IPv4 puts in front of the inner IP header, and takes from the uplink's MTU: outer
+/// IP, UDP, VXLAN, inner Ethernet.
+pub const VXLAN_V4_OVERHEAD: u32 = (INNER_L3 - EthHeader::LEN) as u32;
+
+/// An Ethernet frame with IPv4 in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The Ethernet header.
+    pub eth: EthHeader,
+    /// The first 20 bytes of the IPv4 header.
+    pub ip: Ipv4Header,
+}
+
+/// Reads an IPv4 frame; `None` for anything else, malformed IPv4 included: judging that is the kernel's
+/// business until the packet turns out to be ours.
+#[inline(always)]
+pub fn ipv4_frame<P: Packet + ?Sized>(packet: &P) -> Option<Frame> {
+    let eth: EthHeader = packet.read(0)?;
+    if eth.ethertype != ETHERTYPE_IPV4 {
+        return None;
+    }
+    let ip: Ipv4Header = packet.read(L3)?;
+    let total = ip.total_len.get() as usize;
+    if ip.version_ihl >> 4 != 4 || ip.header_len() < Ipv4Header::LEN || total < ip.header_len() {
+        return None;
+    }
+    (L3 + total <= packet.len()).then_some(Frame { eth, ip })
+}
+
+/// The outer headers of a UDP datagram that may be a tunnel packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OuterUdp {
+    /// The outer IPv4 header.
+    pub ip: Ipv4Header,
+    /// The outer UDP header.
+    pub udp: UdpHeader,
+}
+
+/// Reads the outer headers of an unfragmented IPv4 UDP datagram without IP options. `None` for everything
+/// else: fragments and options belong to the kernel, which reassembles and judges them.
+#[inline(always)]
+pub fn outer_udp<P: Packet + ?Sized>(packet: &P) -> Option<OuterUdp> {
+    let eth: EthHeader = packet.read(0)?;
+    if eth.ethertype != ETHERTYPE_IPV4 {
+        return None;
+    }
+    let ip: Ipv4Header = packet.read(L3)?;
+    if ip.version_ihl != Ipv4Header::VERSION_IHL || ip.protocol != PROTOCOL_UDP || ip.is_fragment() {
+        return None;
+    }
+    let udp: UdpHeader = packet.read(OUTER_UDP)?;
+    Some(OuterUdp { ip, udp })
+}
+
+/// Checks the outer lengths and the VXLAN header of a datagram on one of our ports.
+///
+/// # Errors
+/// [`DropReason::OuterMalformed`] for lengths that contradict each other or leave no room for a VXLAN
+/// header, [`DropReason::VxlanFlags`] for a header this network does not use.
+#[inline(always)]
+pub fn vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Result<VniKey, DropReason> {
+    let ip_len = outer.ip.total_len.get() as usize;
+    let udp_len = outer.udp.len.get() as usize;
+    if L3 + ip_len > packet.len()
+        || udp_len + Ipv4Header::LEN > ip_len
+        || udp_len < UdpHeader::LEN + VxlanHeader::LEN
+    {
+        return Err(DropReason::OuterMalformed);
+    }
+    let header: VxlanHeader = packet.read(VXLAN).ok_or(DropReason::OuterMalformed)?;
+    if header.is_plain() { Ok(VniKey::from_wire(header.vni)) } else { Err(DropReason::VxlanFlags) }
+}
+
+/// Checks the inner frame of a VXLAN packet whose outer lengths [`vxlan`] has checked: addressed to this
+/// VTEP or to broadcast, IPv4, and as long as it says.
+///
+/// # Errors
+/// [`DropReason::InnerMalformed`], [`DropReason::InnerDestinationMac`] or [`DropReason::InnerProtocol`].
+#[inline(always)]
+pub fn vxlan_inner<P: Packet + ?Sized>(
+    packet: &P,
+    outer: &OuterUdp,
+    vtep_mac: Mac,
+) -> Result<Ipv4Header, DropReason> {
+    let eth: EthHeader = packet.read(INNER_ETH).ok_or(DropReason::InnerMalformed)?;
+    if eth.dst != vtep_mac && eth.dst != Mac::BROADCAST {
+        return Err(DropReason::InnerDestinationMac);
+    }
+    if eth.ethertype != ETHERTYPE_IPV4 {
+        return Err(DropReason::InnerProtocol);
+    }
+    let ip: Ipv4Header = packet.read(INNER_L3).ok_or(DropReason::InnerMalformed)?;
+    let total = ip.total_len.get() as usize;
+    let carried = OUTER_UDP + outer.udp.len.get() as usize;
+    if ip.version_ihl >> 4 != 4
+        || ip.header_len() < Ipv4Header::LEN
+        || total < ip.header_len()
+        || INNER_L3 + total > carried
+    {
+        return Err(DropReason::InnerMalformed);
+    }
+    Ok(ip)
+}
+
+/// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the
+/// device will cut it (`gso_size` bytes of payload each, 0 for no aggregate). `None` where the transport
+/// header cannot be read, or the aggregate is of a kind we do not know.
+#[inline(always)]
+pub fn wire_ip_len<P: Packet + ?Sized>(packet: &P, frame: &Frame, gso_size: u32) -> Option<u32> {
+    if gso_size == 0 {
+        return Some(u32::from(frame.ip.total_len.get()));
+    }
+    if frame.ip.version_ihl != Ipv4Header::VERSION_IHL {
+        return None;
+    }
+    let transport = match frame.ip.protocol {
+        PROTOCOL_TCP => {
+            // Data offset: the high nibble of byte 12, in 32-bit words (RFC 9293 section 3.1).
+            let offset: u8 = packet.read(L3 + Ipv4Header::LEN + 12)?;
+            u32::from(offset >> 4) * 4
+        }
+        PROTOCOL_UDP => UdpHeader::LEN as u32,
+        _ => return None,
+    };
+    Some(Ipv4Header::LEN as u32 + transport + gso_size)
+}
+
+/// The four bytes of `addr` under `mask`.
+#[inline(always)]
+pub const fn masked(addr: [u8; 4], mask: [u8; 4]) -> [u8; 4] {
+    (u32::from_ne_bytes(addr) & u32::from_ne_bytes(mask)).to_ne_bytes()
+}
+
+impl OuterUdp {
+    /// The UDP destination port.
+    #[inline(always)]
+    pub const fn port(&self) -> Be16 {
+        self.udp.dst_port
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    Vni,
+    template::{Stamp, VxlanV4},
+};
+
+const VTEP: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// A VXLAN packet around an inner ICMP echo, built by the template that the programs use.
+fn tunnel_packet(inner_dst: Mac) -> Vec<u8> {
+    let payload = [8_u8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    let mut ip = Ipv4Header {
+        version_ihl: Ipv4Header::VERSION_IHL,
+        total_len: Be16::new(28),
+        ttl: 63,
+        protocol: 1,
+        src: [172, 17, 0, 2],
+        dst: [172, 27, 0, 2],
+        ..Ipv4Header::default()
+    };
+    ip.checksum = Be16::new(ip.compute_checksum());
+    let template = VxlanV4 {
+        src: [172, 16, 199, 17],
+        dst: [172, 16, 199, 27],
+        port: 4789,
+        vni: Vni::DEFAULT,
+        inner_src: Mac([2, 0, 0, 0, 0, 1]),
+        inner_dst,
+    }
+    .compile();
+    let mut headers = template.bytes;
+    Stamp { inner_len: 28, tos: 0, source_port: 50_000 }.apply(&mut headers, template.len, template.checksum);
+    let mut packet = headers[..template.len].to_vec();
+    packet.extend_from_slice(bytemuck::bytes_of(&ip));
+    packet.extend_from_slice(&payload);
+    packet
+}
+
+fn parse(packet: &[u8]) -> Option<Result<(VniKey, Ipv4Header), DropReason>> {
+    let outer = outer_udp(packet)?;
+    Some(vxlan(packet, &outer).and_then(|vni| Ok((vni, vxlan_inner(packet, &outer, VTEP)?))))
+}
+
+#[test]
+fn a_whole_packet_parses() {
+    for dst in [VTEP, Mac::BROADCAST] {
+        let (vni, ip) = parse(&tunnel_packet(dst)).unwrap().unwrap();
+        assert_eq!(vni, Vni::DEFAULT.key());
+        assert_eq!((ip.src, ip.dst), ([172, 17, 0, 2], [172, 27, 0, 2]));
+    }
+}
+
+#[test]
+fn truncation_at_every_byte_is_refused_by_name() {
+    let packet = tunnel_packet(VTEP);
+    for len in 0..packet.len() {
+        match parse(&packet[..len]) {
+            // Too short to have a UDP header: nobody's tunnel packet.
+            None => assert!(len < VXLAN, "{len}"),
+            Some(result) => {
+                assert!(len >= VXLAN, "{len}");
+                assert_eq!(result.unwrap_err(), DropReason::OuterMalformed, "{len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_inner_fault_has_its_name() {
+    let with = |at: usize, bytes: &[u8]| {
+        let mut packet = tunnel_packet(VTEP);
+        packet[at..at + bytes.len()].copy_from_slice(bytes);
+        parse(&packet).unwrap().unwrap_err()
+    };
+    assert_eq!(with(VXLAN, &[0x00]), DropReason::VxlanFlags);
+    assert_eq!(with(VXLAN, &[0x88]), DropReason::VxlanFlags);
+    assert_eq!(with(VXLAN + 7, &[1]), DropReason::VxlanFlags);
+    assert_eq!(with(INNER_ETH, &[2, 9, 9, 9, 9, 9]), DropReason::InnerDestinationMac);
+    assert_eq!(with(INNER_ETH + 12, &[0x08, 0x06]), DropReason::InnerProtocol);
+    assert_eq!(with(INNER_L3, &[0x65]), DropReason::InnerMalformed);
+    assert_eq!(with(INNER_L3, &[0x44]), DropReason::InnerMalformed);
+    assert_eq!(with(INNER_L3 + 2, &[0, 19]), DropReason::InnerMalformed);
+    assert_eq!(with(INNER_L3 + 2, &[0, 29]), DropReason::InnerMalformed);
+    assert_eq!(with(OUTER_UDP + 4, &[0, 15]), DropReason::OuterMalformed);
+    assert_eq!(with(OUTER_UDP + 4, &[0xff, 0xff]), DropReason::OuterMalformed);
+}
+
+#[test]
+fn fragments_and_options_are_left_to_the_kernel() {
+    for (at, byte) in [(L3 + 6, 0x20), (L3 + 7, 0x01), (L3, 0x46), (L3 + 9, 6), (12, 0x86)] {
+        let mut packet = tunnel_packet(VTEP);
+        packet[at] = byte;
+        assert_eq!(parse(&packet), None, "byte {at}");
+    }
+}
+
+#[test]
+fn segments_are_measured_not_aggregates() {
+    let mut packet = vec![0_u8; 14 + 20 + 32];
+    packet[12..14].copy_from_slice(&[8, 0]);
+    packet[14] = 0x45;
+    packet[16..18].copy_from_slice(&52_u16.to_be_bytes());
+    packet[23] = PROTOCOL_TCP;
+    packet[14 + 20 + 12] = 0x80;
+    let frame = ipv4_frame(&packet[..]).unwrap();
+    assert_eq!(wire_ip_len(&packet[..], &frame, 0), Some(52));
+    assert_eq!(wire_ip_len(&packet[..], &frame, 1398), Some(20 + 32 + 1398));
+    packet[23] = PROTOCOL_UDP;
+    let frame = ipv4_frame(&packet[..]).unwrap();
+    assert_eq!(wire_ip_len(&packet[..], &frame, 1200), Some(20 + 8 + 1200));
+    packet[23] = 132;
+    let frame = ipv4_frame(&packet[..]).unwrap();
+    assert_eq!(wire_ip_len(&packet[..], &frame, 1200), None);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(packet in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&packet);
+        if let Some(frame) = ipv4_frame(&packet[..]) {
+            let _ = wire_ip_len(&packet[..], &frame, 1000);
+        }
+    }
+
+    /// Whatever one corrupted byte does, an accepted inner packet lies inside the datagram.
+    #[test]
+    fn accepted_lengths_are_covered(at in 0usize..92, value: u8) {
+        let mut packet = tunnel_packet(VTEP);
+        packet[at] = value;
+        if let Some(Ok((_, ip))) = parse(&packet) {
+            prop_assert!(INNER_L3 + ip.total_len.get() as usize <= packet.len());
+        }
+    }
+}

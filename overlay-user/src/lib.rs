@@ -1,0 +1,4 @@
+//! overlayd's userspace: the daemon and the operator's tool.
+
+pub mod netlink;
+pub mod store;

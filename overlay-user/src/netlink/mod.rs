@@ -1,0 +1,1 @@
+//! The kernel's links, addresses, neighbours, FDB and routes, over rtnetlink.

@@ -1,0 +1,44 @@
+//! The project's own commands: `cargo xtask <command>`. One file per command.
+
+mod build_ebpf;
+mod check;
+mod demo;
+mod lab;
+mod setup;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "overlayd's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing to build, run and test, and nothing else
+    Setup(setup::Args),
+    /// Build the eBPF object that overlayd embeds
+    BuildEbpf(build_ebpf::Args),
+    /// Hosts with containers and overlayd, as network namespaces on one wire
+    Lab(lab::Args),
+    /// Bring a lab up, show containers on two hosts talking, and clean up
+    Demo(demo::Args),
+    /// Run the tests
+    Test(test::Args),
+    /// Formatting, lints and documentation, warnings denied
+    Check(check::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Lab(args) => lab::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Check(args) => check::run(&args),
+    }
+}
