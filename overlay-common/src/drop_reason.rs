@@ -61,6 +61,8 @@ drop_reasons! {
     NoTunnel = 15, "no_tunnel";
     /// Outer ECN says congestion, inner ECN says the sender cannot hear it (RFC 6040 section 4.2).
     EcnCeNotEct = 16, "ecn_ce_not_ect";
+    /// The kernel routed a packet into the overlay that no peer's subnet covers.
+    NoRoute = 17, "no_route";
 }
 
 impl DropReason {
@@ -103,6 +105,7 @@ mod tests {
             (14, "decap_failed"),
             (15, "no_tunnel"),
             (16, "ecn_ce_not_ect"),
+            (17, "no_route"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

@@ -7,14 +7,12 @@ use crate::{Mac, addr::MapIp, vni::VniKey};
 /// An address spoke from another port than the one it is known on. The programs never move an endpoint by
 /// themselves; the daemon asks the kernel's neighbour table who is right.
 pub const ENDPOINT_MOVED: u32 = 1;
-/// An address nobody knew spoke, and was entered.
-pub const ENDPOINT_LEARNED: u32 = 2;
 
 /// One event. All events have this layout; `kind` says which fields count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Event {
-    /// [`ENDPOINT_MOVED`] or [`ENDPOINT_LEARNED`].
+    /// [`ENDPOINT_MOVED`].
     pub kind: u32,
     /// The interface it happened on.
     pub ifindex: u32,

@@ -121,7 +121,15 @@ pub struct Port {
     pub gateway_mac: Mac,
     /// Zero.
     pub padding: [u8; 2],
+    /// Endpoints the programs have learned on this port since the daemon last counted. At
+    /// [`MAX_LEARNED_PER_PORT`] they learn no more, so that one container cannot fill the table.
+    pub learned: u32,
+    /// When this port last sent an event: milliseconds of `CLOCK_MONOTONIC`, the low 32 bits.
+    pub last_event_ms: u32,
 }
+
+/// The most endpoints that the programs learn on one port.
+pub const MAX_LEARNED_PER_PORT: u32 = 256;
 
 /// Key of `ENDPOINTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
@@ -173,7 +181,7 @@ pub mod endpoint_flag {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Endpoint {
-    /// When it last spoke: nanoseconds of `CLOCK_BOOTTIME`, renewed at most once a second.
+    /// When it last spoke: nanoseconds of `CLOCK_MONOTONIC`, renewed at most once a second.
     pub last_seen: u64,
     /// The host's side of the veth, or the bridge for the gateway.
     pub ifindex: u32,
@@ -427,7 +435,7 @@ impl Traffic {
 }
 
 const _: () = {
-    assert!(size_of::<Port>() == 32);
+    assert!(size_of::<Port>() == 40);
     assert!(size_of::<EndpointKey>() == 20);
     assert!(size_of::<Endpoint>() == 32);
     assert!(size_of::<PrefixV4>() == 8);

@@ -1,1 +1,58 @@
+//! The programs' entry points, in the order in which a packet meets them on its way from a container on
+//! one host to a container on another. Everything else decides; only these functions act.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod decap;
+#[cfg(target_arch = "bpf")]
+mod deliver;
+#[cfg(target_arch = "bpf")]
+mod encap;
+#[cfg(target_arch = "bpf")]
+mod learn;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod verdict;
+
+#[cfg(target_arch = "bpf")]
+mod entry {
+    use aya_ebpf::{macros::classifier, programs::TcContext};
+
+    use crate::{decap, encap, verdict};
+
+    /// tcx ingress of docker0 and of every bridge port: what containers send.
+    #[classifier]
+    pub(crate) fn workload_egress(ctx: TcContext) -> i32 {
+        verdict::act(encap::from_workload(&ctx))
+    }
+
+    /// tcx egress of docker0: what the host sends to peers, and what the fast path left to the kernel.
+    #[classifier]
+    pub(crate) fn bridge_egress(ctx: TcContext) -> i32 {
+        verdict::act(encap::from_host(&ctx))
+    }
+
+    /// tcx ingress of the uplink: what peers send.
+    #[classifier]
+    pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
+        verdict::act(decap::from_uplink(&ctx))
+    }
+
+    /// The helpers these programs call are GPL-only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        // Never reached: the verifier refuses programs that could get here.
+        loop {}
+    }
+}
+
+/// On the host the crate is empty: this lets `cargo check --workspace` pass without the BPF target.
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,84 @@
+//! Delivery of what came out of the overlay: into a container, to this host, or onto the bridge.
+
+use overlay_common::{
+    DropReason, Mac,
+    addr::MapIp,
+    map::{EndpointKey, endpoint_flag},
+    vni::VniKey,
+    wire::{EthHeader, eth::ETHERTYPE_IPV4, ipv4},
+};
+
+use crate::{maps, packet::Skb, verdict::Verdict};
+
+/// The mark on packets that go up to this host through the bridge: tells the program there that they come
+/// from `uplink_ingress`. An address would not do, since a container can forge one.
+pub(crate) const TO_HOST_MARK: u32 = 0x6f76_6c31;
+
+/// Where a packet goes on this host.
+#[derive(Clone, Copy)]
+pub(crate) enum Destination {
+    /// A container whose interface and MAC address are known.
+    Endpoint { ifindex: u32, peer: bool, mac: Mac, gateway_mac: Mac },
+    /// The bridge's own address.
+    Host { bridge: u32, mac: Mac },
+    /// Nobody knows where on the bridge it is: the kernel asks by ARP, and the very first packet arrives.
+    Bridge { bridge: u32, addr: [u8; 4] },
+}
+
+/// Finds a local address.
+///
+/// # Errors
+/// [`DropReason::InnerMulticast`] and [`DropReason::NotLocal`].
+#[inline(always)]
+pub(crate) fn find(skb: &Skb<'_>, vni: VniKey, addr: [u8; 4]) -> Result<Destination, DropReason> {
+    let key = EndpointKey { vni, ip: MapIp::v4(addr) };
+    // SAFETY: entries are preallocated; a torn read at worst misdelivers one packet at the moment an
+    // endpoint moves, as the bridge would.
+    if let Some(endpoint) = unsafe { maps::ENDPOINTS.get(key) } {
+        let (ifindex, mac) = (endpoint.ifindex, endpoint.mac);
+        if endpoint.flags & endpoint_flag::HOST != 0 {
+            return Ok(Destination::Host { bridge: ifindex, mac });
+        }
+        // A container that came back while no daemon was there has another interface: redirecting to the
+        // dead one is a silent loss.
+        if skb.device_exists(ifindex) {
+            let peer = endpoint.flags & endpoint_flag::PEER != 0;
+            return Ok(Destination::Endpoint { ifindex, peer, mac, gateway_mac: endpoint.gateway_mac });
+        }
+    }
+    if ipv4::is_multicast_or_broadcast(addr) {
+        return Err(DropReason::InnerMulticast);
+    }
+    let subnet = maps::subnet(vni, addr).ok_or(DropReason::NotLocal)?;
+    if addr == subnet.broadcast {
+        return Err(DropReason::InnerMulticast);
+    }
+    Ok(Destination::Bridge { bridge: subnet.bridge, addr })
+}
+
+/// Addresses a decapsulated packet to its destination.
+///
+/// # Errors
+/// [`DropReason::DecapFailed`] where the Ethernet header cannot be written.
+#[inline(always)]
+pub(crate) fn to(skb: &Skb<'_>, destination: Destination) -> Result<Verdict, DropReason> {
+    let (dst, src, verdict) = match destination {
+        Destination::Endpoint { ifindex, peer: true, mac, gateway_mac } => {
+            (mac, gateway_mac, Verdict::ToPeer { ifindex })
+        }
+        Destination::Endpoint { ifindex, peer: false, mac, gateway_mac } => {
+            (mac, gateway_mac, Verdict::ToPort { ifindex })
+        }
+        Destination::Host { bridge, mac } => {
+            skb.set_mark(TO_HOST_MARK);
+            (mac, Mac::OVERLAY_NEIGHBOUR, Verdict::ToHost { bridge })
+        }
+        // The neighbour's entry gives the addresses.
+        Destination::Bridge { bridge, addr } => {
+            return Ok(Verdict::ToNeighbour { ifindex: bridge, next_hop: addr });
+        }
+    };
+    let eth = EthHeader { dst, src, ethertype: ETHERTYPE_IPV4 };
+    skb.store(0, &eth).map_err(|_| DropReason::DecapFailed)?;
+    Ok(verdict)
+}

@@ -1,0 +1,137 @@
+//! Every map, and the few ways in which the programs use them.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    macros::btf_map,
+};
+use overlay_common::{
+    Be16, DropReason,
+    event::Event,
+    map::{
+        Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_PEER_KEYS,
+        MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Peer, PeerKey, Port, PrefixV4,
+        Route, Status, Subnet, Traffic, Tunnel, Uplink,
+    },
+    vni::VniKey,
+};
+
+#[btf_map]
+pub(crate) static PORTS: HashMap<u32, Port, MAX_PORTS> = HashMap::new();
+#[btf_map]
+pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, MAX_ENDPOINTS> = HashMap::new();
+#[btf_map]
+static ROUTES_V4: LpmTrie<PrefixV4, Route, MAX_ROUTES> = LpmTrie::new();
+#[btf_map]
+static SUBNETS_V4: LpmTrie<PrefixV4, Subnet, MAX_SUBNETS> = LpmTrie::new();
+#[btf_map]
+static TUNNELS: Array<Tunnel, MAX_TUNNELS> = Array::new();
+#[btf_map]
+static PEERS: HashMap<PeerKey, Peer, MAX_PEER_KEYS> = HashMap::new();
+#[btf_map]
+static UPLINKS: HashMap<u32, Uplink, MAX_UPLINKS> = HashMap::new();
+#[btf_map]
+static LISTEN_PORTS: HashMap<u32, u32, MAX_LISTEN_PORTS> = HashMap::new();
+#[btf_map]
+static NODE: Array<Node, 1> = Array::new();
+/// The daemon's; no program touches it.
+#[btf_map]
+static STATUS: Array<Status, 1> = Array::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Traffic, { Traffic::CAPACITY }> = PerCpuArray::new();
+#[btf_map]
+static DROPS: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, EVENTS_BYTES> = RingBuf::new();
+
+/// A whole address inside a network, as the tries take it.
+#[inline(always)]
+fn host_key(vni: VniKey, addr: [u8; 4]) -> Key<PrefixV4> {
+    Key::new(PrefixV4::VNI_BITS + 32, PrefixV4 { vni, addr })
+}
+
+/// The bridge or bridge port with this index.
+#[inline(always)]
+pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
+    // SAFETY: the daemon replaces whole entries; a reader sees the old or the new one.
+    unsafe { PORTS.get(ifindex) }
+}
+
+/// The peer's subnet that covers an address.
+#[inline(always)]
+pub(crate) fn route(vni: VniKey, addr: [u8; 4]) -> Option<&'static Route> {
+    ROUTES_V4.get(&host_key(vni, addr))
+}
+
+/// The local subnet that covers an address.
+#[inline(always)]
+pub(crate) fn subnet(vni: VniKey, addr: [u8; 4]) -> Option<&'static Subnet> {
+    SUBNETS_V4.get(&host_key(vni, addr))
+}
+
+/// The tunnel with this id, if one is in use under it.
+#[inline(always)]
+pub(crate) fn tunnel(id: u32) -> Result<&'static Tunnel, DropReason> {
+    TUNNELS.get(id).filter(|tunnel| tunnel.template_len != 0).ok_or(DropReason::NoTunnel)
+}
+
+/// The peer that sends with this VNI from this address.
+///
+/// # Errors
+/// [`DropReason::WrongVni`] for a peer that uses another VNI, [`DropReason::UnknownPeer`] for a stranger.
+#[inline(always)]
+pub(crate) fn peer(mut key: PeerKey) -> Result<&'static Peer, DropReason> {
+    // SAFETY: as in `port`.
+    if let Some(peer) = unsafe { PEERS.get(key) }.filter(|_| key.vni != VniKey::NONE) {
+        return Ok(peer);
+    }
+    key.vni = VniKey::NONE;
+    // SAFETY: as in `port`.
+    Err(if unsafe { PEERS.get(key) }.is_some() { DropReason::WrongVni } else { DropReason::UnknownPeer })
+}
+
+/// The underlay interface with this index.
+#[inline(always)]
+pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
+    // SAFETY: as in `port`.
+    unsafe { UPLINKS.get(ifindex) }
+}
+
+/// What this host is.
+#[inline(always)]
+pub(crate) fn node() -> Option<&'static Node> {
+    NODE.get(0)
+}
+
+/// True where a UDP port besides the node's own carries tunnels.
+#[inline(always)]
+pub(crate) fn is_listen_port(port: Be16) -> bool {
+    // SAFETY: as in `port`.
+    unsafe { LISTEN_PORTS.get(u32::from(port.get())) }.is_some()
+}
+
+/// Counts a dropped packet.
+#[inline(always)]
+pub(crate) fn count_drop(reason: DropReason) {
+    if let Some(packets) = DROPS.get_ptr_mut(reason.number()) {
+        // SAFETY: the entry is this CPU's own, and programs on one CPU do not preempt each other here.
+        unsafe { *packets += 1 }
+    }
+}
+
+/// Counts traffic with a peer.
+#[inline(always)]
+pub(crate) fn count_traffic(peer: u32, direction: Direction, packets: u64, bytes: u64) {
+    if let Some(traffic) = COUNTERS.get_ptr_mut(Traffic::index(peer, direction)) {
+        // SAFETY: as in `count_drop`.
+        unsafe {
+            (*traffic).packets += packets;
+            (*traffic).bytes += bytes;
+        }
+    }
+}
+
+/// Tells the daemon. A full ring buffer loses the event: it is a hint, and the next packet repeats it.
+#[inline(always)]
+pub(crate) fn send_event(event: &Event) {
+    let _ = EVENTS.output(event, 0);
+}

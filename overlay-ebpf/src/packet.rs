@@ -1,0 +1,138 @@
+//! The packet behind a context: the only pointer arithmetic, and the few helpers that change a packet.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_CSUM_LEVEL_DEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers,
+    programs::TcContext,
+};
+use bytemuck::Pod;
+use overlay_common::packet::Packet;
+
+/// A packet of the traffic-control hook.
+pub(crate) struct Skb<'a> {
+    ctx: &'a TcContext,
+}
+
+impl<'a> Skb<'a> {
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Makes the first `len` bytes readable, as far as the packet has them. Drivers and GRO may leave
+    /// headers in page fragments, where direct access does not reach.
+    #[inline(always)]
+    pub(crate) fn pull(&self, len: usize) {
+        let want = if self.len() < len { self.len() } else { len };
+        if self.ctx.data() + want > self.ctx.data_end() {
+            // A failure leaves the bytes out of reach, and every read of them says so.
+            let _ = self.ctx.pull_data(want as u32);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands the program a valid context.
+        unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    /// True where the frame's destination is this interface's own address (`PACKET_HOST`).
+    #[inline(always)]
+    pub(crate) fn is_for_us(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.ctx.skb.skb).pkt_type == 0 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.ctx.skb.skb).mark }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_mark(&self, mark: u32) {
+        // SAFETY: as in `ifindex`; programs may write the mark.
+        unsafe { (*self.ctx.skb.skb).mark = mark }
+    }
+
+    /// Payload bytes of each segment of an aggregate; 0 for a single packet.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.ctx.skb.skb).gso_size }
+    }
+
+    /// Packets that this is on the wire: the segments of an aggregate, or one.
+    #[inline(always)]
+    pub(crate) fn wire_packets(&self) -> u64 {
+        // SAFETY: as in `ifindex`.
+        let segments = unsafe { (*self.ctx.skb.skb).gso_segs };
+        if segments == 0 { 1 } else { u64::from(segments) }
+    }
+
+    /// The hash of the flow, computed where nobody has yet. Read it before the packet changes.
+    #[inline(always)]
+    pub(crate) fn flow_hash(&self) -> u32 {
+        // SAFETY: as in `ifindex`.
+        unsafe { helpers::bpf_get_hash_recalc(self.ctx.skb.skb) }
+    }
+
+    /// Makes (positive) or removes (negative) room behind the Ethernet header.
+    #[inline(always)]
+    pub(crate) fn adjust_room(&self, bytes: i32, flags: u64) -> Result<(), i64> {
+        self.ctx.adjust_room(bytes, BPF_ADJ_ROOM_MAC, flags)
+    }
+
+    /// One UDP checksum fewer is known good: the outer one is gone.
+    #[inline(always)]
+    pub(crate) fn outer_checksum_removed(&self) {
+        // SAFETY: as in `ifindex`. The result tells of packets without a verified checksum: nothing to do.
+        let _ = unsafe { helpers::bpf_csum_level(self.ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_DEC)) };
+    }
+
+    /// Writes a value into the packet.
+    #[inline(always)]
+    pub(crate) fn store<T: Pod>(&self, offset: usize, value: &T) -> Result<(), i64> {
+        self.ctx.store(offset, value, 0)
+    }
+
+    /// Writes the first `len` of `bytes` to the start of the packet.
+    #[inline(always)]
+    pub(crate) fn store_headers<const N: usize>(&self, bytes: &[u8; N], len: u32) -> Result<(), i64> {
+        if len == 0 || len as usize > N {
+            return Err(-1);
+        }
+        // SAFETY: `len` bytes of `bytes` are initialised, as the check above and the verifier both see.
+        let result = unsafe {
+            helpers::bpf_skb_store_bytes(self.ctx.skb.skb.cast(), 0, bytes.as_ptr().cast(), len, 0)
+        };
+        if result == 0 { Ok(()) } else { Err(result) }
+    }
+
+    /// False where no interface has this index any more: a redirect to it would be a silent loss.
+    #[inline(always)]
+    pub(crate) fn device_exists(&self, ifindex: u32) -> bool {
+        const ENODEV: i64 = 19;
+        let mut mtu = 0_u32;
+        // SAFETY: the context is valid, and `mtu` outlives the call. Too large a packet is a positive
+        // result, not -ENODEV.
+        unsafe { helpers::bpf_check_mtu(self.ctx.as_ptr(), ifindex, &raw mut mtu, 0, 0) != -ENODEV }
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes lie between data and data_end, and any bytes are a `T`.
+        Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+    }
+}

@@ -1,0 +1,66 @@
+//! From decisions to actions: what becomes of a packet, and the count of what was dropped.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    helpers,
+};
+use overlay_common::DropReason;
+
+use crate::maps;
+
+/// `TCX_NEXT`: the next program, then the stack, as if we had not been here. clsact knows it as
+/// `TC_ACT_UNSPEC`.
+const NEXT: i32 = -1;
+/// `TCX_DROP`.
+const DROP: i32 = 2;
+/// `AF_INET`.
+const AF_INET: u32 = 2;
+
+/// What becomes of a packet.
+#[must_use]
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// Not ours, or better handled by the kernel.
+    Pass,
+    /// Out of `ifindex` to the neighbour with this IPv4 address (network order), whose MAC the kernel knows
+    /// or asks for.
+    ToNeighbour { ifindex: u32, next_hop: [u8; 4] },
+    /// Straight into the namespace at the other end of a veth.
+    ToPeer { ifindex: u32 },
+    /// Out of a bridge port.
+    ToPort { ifindex: u32 },
+    /// Up into this host's stack, as if it had come in on the bridge.
+    ToHost { bridge: u32 },
+}
+
+/// Carries a decision out; the program's return value.
+#[inline(always)]
+pub(crate) fn act(decision: Result<Verdict, DropReason>) -> i32 {
+    match decision {
+        Ok(Verdict::Pass) => NEXT,
+        Ok(Verdict::ToNeighbour { ifindex, next_hop }) => {
+            let mut params = bpf_redir_neigh {
+                nh_family: AF_INET,
+                __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] },
+            };
+            params.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(next_hop);
+            // SAFETY: `params` is initialised whole and outlives the call.
+            let action = unsafe {
+                helpers::bpf_redirect_neigh(ifindex, &raw mut params, size_of::<bpf_redir_neigh>() as i32, 0)
+            };
+            action as i32
+        }
+        // SAFETY: the helper takes plain numbers.
+        Ok(Verdict::ToPeer { ifindex }) => unsafe { helpers::bpf_redirect_peer(ifindex, 0) as i32 },
+        // SAFETY: the helper takes plain numbers.
+        Ok(Verdict::ToPort { ifindex }) => unsafe { helpers::bpf_redirect(ifindex, 0) as i32 },
+        Ok(Verdict::ToHost { bridge }) => {
+            // SAFETY: the helper takes plain numbers.
+            unsafe { helpers::bpf_redirect(bridge, u64::from(BPF_F_INGRESS)) as i32 }
+        }
+        Err(reason) => {
+            maps::count_drop(reason);
+            DROP
+        }
+    }
+}
