@@ -1,4 +1,5 @@
 //! overlayd's userspace: the daemon and the operator's tool.
 
+pub mod datapath;
 pub mod netlink;
 pub mod store;

@@ -1,0 +1,311 @@
+//! What the daemon is told: flags first, then the configuration file, then defaults.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use overlay_common::{Vni, wire::vxlan};
+use serde::Deserialize;
+
+/// Where things are kept unless told otherwise.
+pub mod default {
+    /// The directory of pins.
+    pub const PIN_DIR: &str = "/sys/fs/bpf/overlayd";
+    /// The directory of state.
+    pub const STATE_DIR: &str = "/var/lib/overlayd";
+    /// The prefix of keys in etcd.
+    pub const ETCD_PREFIX: &str = "/overlayd/network";
+    /// Where etcd is.
+    pub const ETCD_ENDPOINT: &str = "http://127.0.0.1:2379";
+    /// Docker's own bridge.
+    pub const BRIDGE: &str = "docker0";
+}
+
+/// What happens to the data path when the daemon ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// It goes on forwarding, and the next daemon adopts it.
+    #[default]
+    Keep,
+    /// Every trace is removed.
+    Detach,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The flags of `overlayd`, and at the same time the keys of its configuration file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flags {
+    /// The uplink: the interface to the other hosts
+    #[arg(long, env = "OVERLAYD_IFACE", value_name = "NAME")]
+    pub iface: Option<String>,
+    /// A bridge whose containers join the overlay; may be repeated, each has a subnet of its own [default: docker0]
+    #[arg(long = "bridge", env = "OVERLAYD_BRIDGE", value_name = "NAME", value_delimiter = ',')]
+    #[serde(default, rename = "bridge")]
+    pub bridges: Vec<String>,
+    /// This node's name [default: the host name]
+    #[arg(long, env = "OVERLAYD_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address that peers send to [default: the uplink's first IPv4 address]
+    #[arg(long, env = "OVERLAYD_PUBLIC_IP", value_name = "IP")]
+    pub public_ip: Option<Ipv4Addr>,
+    /// The network's VNI, 1 to 16777215, unless the store's configuration has one [default: 1]
+    #[arg(long, env = "OVERLAYD_VNI", value_name = "N")]
+    pub vni: Option<u32>,
+    /// The network's UDP port, unless the store's configuration has one [default: 4789]
+    #[arg(long, env = "OVERLAYD_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The overlay MTU in bytes [default: the uplink's less the encapsulation]
+    #[arg(long, env = "OVERLAYD_MTU", value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// An etcd endpoint; may be repeated or a list joined by commas [default: http://127.0.0.1:2379]
+    #[arg(long, env = "OVERLAYD_ETCD_ENDPOINTS", value_name = "URL", value_delimiter = ',', conflicts_with = "peers")]
+    #[serde(default)]
+    pub etcd_endpoints: Vec<String>,
+    /// The prefix of the network's keys in etcd [default: /overlayd/network]
+    #[arg(long, env = "OVERLAYD_ETCD_PREFIX", value_name = "KEY", conflicts_with = "peers")]
+    pub etcd_prefix: Option<String>,
+    /// A peers file (TOML) instead of etcd; watched, and applied on change
+    #[arg(long, env = "OVERLAYD_PEERS", value_name = "FILE")]
+    pub peers: Option<PathBuf>,
+    /// The directory of pinned maps, programs and links [default: /sys/fs/bpf/overlayd]
+    #[arg(long, env = "OVERLAYD_PIN_DIR", value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
+    /// The directory of what must outlive the daemon [default: /var/lib/overlayd]
+    #[arg(long, env = "OVERLAYD_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// What happens to the data path when the daemon ends [default: keep]
+    #[arg(long, env = "OVERLAYD_ON_EXIT", value_name = "WHAT")]
+    pub on_exit: Option<OnExit>,
+    /// The form of log lines on standard error [default: text]
+    #[arg(long, env = "OVERLAYD_LOG_FORMAT", value_name = "FORM")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Where routes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// etcd.
+    Etcd {
+        /// At least one.
+        endpoints: Vec<String>,
+        /// Without a slash at its end.
+        prefix: String,
+    },
+    /// A peers file.
+    File(PathBuf),
+}
+
+/// Everything the daemon needs to know, checked as far as it can be without the kernel or the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The uplink's name.
+    pub iface: String,
+    /// The bridges' names; at least one.
+    pub bridges: Vec<String>,
+    /// This node's name.
+    pub node_name: String,
+    /// The address that peers send to, where it was given.
+    pub public_ip: Option<Ipv4Addr>,
+    /// The VNI where the store has none.
+    pub vni: Vni,
+    /// The UDP port where the store has none.
+    pub port: u16,
+    /// The overlay MTU, where it was given.
+    pub mtu: Option<u32>,
+    /// Where routes come from.
+    pub store: StoreConfig,
+    /// The directory of pins.
+    pub pin_dir: PathBuf,
+    /// The directory of state.
+    pub state_dir: PathBuf,
+    /// What happens at the end.
+    pub on_exit: OnExit,
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// One line, with the file, the line and the column.
+pub fn read_file(path: &Path) -> anyhow::Result<Flags> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read configuration file {}", path.display()))?;
+    parse_file(&text).with_context(|| format!("configuration file {} is not valid", path.display()))
+}
+
+fn parse_file(text: &str) -> anyhow::Result<Flags> {
+    toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text[..offset].matches('\n').count() + 1;
+        anyhow::anyhow!("line {line}: {}", error.message().replace('\n', " "))
+    })
+}
+
+impl Flags {
+    /// Takes from `file` what no flag says.
+    #[must_use]
+    pub fn over(self, file: Self) -> Self {
+        let list = |flags: Vec<String>, file| if flags.is_empty() { file } else { flags };
+        // A store chosen by flag leaves no room for the file's other store.
+        let etcd_by_flag = !self.etcd_endpoints.is_empty() || self.etcd_prefix.is_some();
+        let file_by_flag = self.peers.is_some();
+        Self {
+            iface: self.iface.or(file.iface),
+            bridges: list(self.bridges, file.bridges),
+            node_name: self.node_name.or(file.node_name),
+            public_ip: self.public_ip.or(file.public_ip),
+            vni: self.vni.or(file.vni),
+            port: self.port.or(file.port),
+            mtu: self.mtu.or(file.mtu),
+            etcd_endpoints: if file_by_flag { Vec::new() } else { list(self.etcd_endpoints, file.etcd_endpoints) },
+            etcd_prefix: if file_by_flag { None } else { self.etcd_prefix.or(file.etcd_prefix) },
+            peers: if etcd_by_flag { None } else { self.peers.or(file.peers) },
+            pin_dir: self.pin_dir.or(file.pin_dir),
+            state_dir: self.state_dir.or(file.state_dir),
+            on_exit: self.on_exit.or(file.on_exit),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+
+    /// Checks everything that can be checked without the kernel and the store.
+    ///
+    /// # Errors
+    /// One line for the first value that cannot be used: a usage error.
+    pub fn check(self) -> anyhow::Result<Config> {
+        let Some(iface) = self.iface else {
+            bail!("which interface leads to the other hosts? Name it with --iface, as in `overlayd --iface eth0`");
+        };
+        let bridges = if self.bridges.is_empty() { vec![default::BRIDGE.to_owned()] } else { self.bridges };
+        for (n, bridge) in bridges.iter().enumerate() {
+            ensure!(!bridges[..n].contains(bridge), "--bridge {bridge} is given twice");
+            ensure!(*bridge != iface, "{iface} cannot be the uplink (--iface) and a bridge (--bridge) at once");
+        }
+        let vni = self.vni.map_or(Ok(Vni::DEFAULT), Vni::new).context("--vni")?;
+        let port = self.port.unwrap_or(vxlan::PORT);
+        ensure!(port != 0, "--port 0 is not a port: 1 to 65535 is expected");
+        let node_name = match self.node_name {
+            Some(name) => name,
+            None => nix::unistd::gethostname()
+                .ok()
+                .and_then(|name| name.into_string().ok())
+                .context("this host has no name: give the node one with --node-name")?,
+        };
+        ensure!(
+            !node_name.is_empty() && node_name.len() < overlay_common::map::NAME_BYTES,
+            "--node-name must have 1 to {} bytes",
+            overlay_common::map::NAME_BYTES - 1
+        );
+        if let Some(ip) = self.public_ip {
+            let usable = !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !ip.is_broadcast();
+            ensure!(usable, "--public-ip {ip} is not an address that peers could send to");
+        }
+        Ok(Config {
+            iface,
+            bridges,
+            node_name,
+            public_ip: self.public_ip,
+            vni,
+            port,
+            mtu: self.mtu,
+            store: store(self.peers, self.etcd_endpoints, self.etcd_prefix)?,
+            pin_dir: self.pin_dir.unwrap_or_else(|| default::PIN_DIR.into()),
+            state_dir: self.state_dir.unwrap_or_else(|| default::STATE_DIR.into()),
+            on_exit: self.on_exit.unwrap_or_default(),
+        })
+    }
+}
+
+fn store(peers: Option<PathBuf>, endpoints: Vec<String>, prefix: Option<String>) -> anyhow::Result<StoreConfig> {
+    if let Some(file) = peers {
+        ensure!(
+            endpoints.is_empty() && prefix.is_none(),
+            "routes come from etcd or from a peers file, not from both: remove `peers` or the `etcd_…` keys"
+        );
+        return Ok(StoreConfig::File(file));
+    }
+    let endpoints = if endpoints.is_empty() { vec![default::ETCD_ENDPOINT.to_owned()] } else { endpoints };
+    for endpoint in &endpoints {
+        ensure!(
+            endpoint.starts_with("http://") || endpoint.starts_with("https://"),
+            "--etcd-endpoints {endpoint}: a URL like {} is expected",
+            default::ETCD_ENDPOINT
+        );
+    }
+    let prefix = prefix.unwrap_or_else(|| default::ETCD_PREFIX.to_owned());
+    let trimmed = prefix.trim_end_matches('/').to_owned();
+    ensure!(trimmed.starts_with('/'), "--etcd-prefix {prefix}: a key like {} is expected", default::ETCD_PREFIX);
+    Ok(StoreConfig::Etcd { endpoints, prefix: trimmed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags() -> Flags {
+        Flags { iface: Some("eth0".into()), node_name: Some("n1".into()), ..Flags::default() }
+    }
+
+    #[test]
+    fn defaults() {
+        let config = flags().check().unwrap();
+        assert_eq!(config.bridges, ["docker0"]);
+        assert_eq!((config.vni, config.port), (Vni::DEFAULT, 4789));
+        assert_eq!(config.on_exit, OnExit::Keep);
+        let etcd = StoreConfig::Etcd {
+            endpoints: vec!["http://127.0.0.1:2379".into()],
+            prefix: "/overlayd/network".into(),
+        };
+        assert_eq!(config.store, etcd);
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = parse_file("iface = \"eth1\"\nvni = 7\nbridge = [\"br0\", \"br1\"]\non_exit = \"detach\"").unwrap();
+        let config = flags().over(file).check().unwrap();
+        assert_eq!(config.iface, "eth0");
+        assert_eq!(config.vni.get(), 7);
+        assert_eq!(config.bridges, ["br0", "br1"]);
+        assert_eq!(config.on_exit, OnExit::Detach);
+    }
+
+    #[test]
+    fn a_store_chosen_by_flag_replaces_the_files() {
+        let file = || parse_file("peers = \"/etc/peers.toml\"").unwrap();
+        let config = Flags { etcd_endpoints: vec!["http://10.0.0.1:2379".into()], ..flags() }.over(file());
+        assert!(matches!(config.check().unwrap().store, StoreConfig::Etcd { .. }));
+        assert!(matches!(flags().over(file()).check().unwrap().store, StoreConfig::File(_)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse_file("iface = \"eth0\"\nvin = 7\n").unwrap_err().to_string();
+        assert!(error.starts_with("line 2: ") && error.contains("vin"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let refuse = |flags: Flags| flags.check().unwrap_err().to_string();
+        assert!(refuse(Flags::default()).contains("--iface"));
+        assert!(refuse(Flags { bridges: vec!["a".into(), "a".into()], ..flags() }).contains("twice"));
+        assert!(refuse(Flags { bridges: vec!["eth0".into()], ..flags() }).contains("at once"));
+        assert!(refuse(Flags { etcd_endpoints: vec!["127.0.0.1".into()], ..flags() }).contains("URL"));
+        assert!(refuse(Flags { etcd_prefix: Some("net".into()), ..flags() }).contains("--etcd-prefix"));
+        assert!(refuse(Flags { public_ip: Some(Ipv4Addr::LOCALHOST), ..flags() }).contains("--public-ip"));
+        let error = format!("{:#}", Flags { vni: Some(0), ..flags() }.check().unwrap_err());
+        assert!(error.contains("--vni"), "{error}");
+    }
+}

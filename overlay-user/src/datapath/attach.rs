@@ -1,0 +1,94 @@
+//! tcx links: attached once, pinned, and from then on only given new programs, so that no packet passes by.
+
+use std::fs;
+
+use aya::programs::{
+    LinkOrder, TcAttachType,
+    links::{FdLink, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions},
+};
+use overlay_common::map::program;
+use tracing::debug;
+
+use super::{
+    DatapathError,
+    load::Programs,
+    pin::{Pins, ReplaceError},
+};
+
+/// A program on an interface: what is pinned as one link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attachment {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// The program's name: one of [`program::ALL`].
+    pub program: &'static str,
+}
+
+impl Attachment {
+    /// The hook that a program belongs to.
+    fn hook(&self) -> TcAttachType {
+        if self.program == program::BRIDGE_EGRESS { TcAttachType::Egress } else { TcAttachType::Ingress }
+    }
+}
+
+/// The name of the program that a pin is named after, if it is one of ours.
+pub fn known_program(name: &str) -> Option<&'static str> {
+    program::ALL.into_iter().find(|known| *known == name)
+}
+
+/// Attaches a program, or gives the link that is already pinned this build's program. Returns true where
+/// a link was adopted.
+///
+/// # Errors
+/// [`DatapathError::Attach`] with the kernel's reason.
+pub fn attach(
+    programs: &mut Programs,
+    pins: &Pins,
+    attachment: &Attachment,
+    interface: &str,
+) -> Result<bool, DatapathError> {
+    let path = pins.link(attachment.ifindex, attachment.program);
+    let classifier = programs.get(attachment.program)?;
+    let error = |source| DatapathError::Attach {
+        program: attachment.program,
+        interface: interface.to_owned(),
+        source,
+    };
+    if let Ok(pinned) = PinnedLink::from_pin(&path) {
+        let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(|e| error(e.into()))?;
+        match classifier.attach_to_link(link) {
+            Ok(id) => {
+                // The pin holds the link; our own reference is not needed.
+                drop(classifier.take_link(id).map_err(|e| error(e.into()))?);
+                return Ok(true);
+            }
+            // The interface that it belonged to is gone (ENOLINK): a pin of nothing.
+            Err(reason) => debug!(interface, program = attachment.program, %reason, "replacing a dead link"),
+        }
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id =
+        classifier.attach_with_options(interface, attachment.hook(), options).map_err(|e| error(e.into()))?;
+    let link = classifier.take_link(id).map_err(|e| error(e.into()))?;
+    let link = FdLink::try_from(link).map_err(|e| error(e.into()))?;
+    Pins::replace(&path, |path| link.pin(path).map(drop)).map_err(|reason| match reason {
+        ReplaceError::Pin(e) => error(e.into()),
+        ReplaceError::Io(e) => error(e.into()),
+    })?;
+    Ok(false)
+}
+
+/// Detaches a program: the pin is the link's last reference.
+///
+/// # Errors
+/// [`DatapathError::Io`].
+pub fn detach(pins: &Pins, attachment: &Attachment) -> Result<(), DatapathError> {
+    let path = pins.link(attachment.ifindex, attachment.program);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DatapathError::Io { action: "remove", path, source: error })
+        }
+        _ => Ok(()),
+    }
+}

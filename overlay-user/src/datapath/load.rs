@@ -1,0 +1,56 @@
+//! Loading the programs: maps that are pinned are adopted, programs are always the ones of this build.
+
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use overlay_common::map::{name, program};
+
+use super::{
+    DatapathError, OBJECT,
+    pin::{Pins, ReplaceError},
+};
+
+/// The programs, verified and loaded. They stay in the kernel as long as a link or a pin holds them.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads the object, with its maps pinned under `pins`, and pins the programs.
+    ///
+    /// # Errors
+    /// [`DatapathError::Load`] with the kernel's reason.
+    pub fn load(pins: &Pins) -> Result<Self, DatapathError> {
+        let mut loader = EbpfLoader::new();
+        for map in name::ALL {
+            loader.map_pin_path(map, pins.map(map));
+        }
+        let load_error = |what: &str, source| DatapathError::Load { what: what.to_owned(), source };
+        let ebpf = loader.load(OBJECT).map_err(|error| load_error("object", error.into()))?;
+        let mut programs = Self { ebpf };
+        for name in program::ALL {
+            let program = programs.get(name)?;
+            program.load().map_err(|error| load_error(&format!("program {name}"), error.into()))?;
+            Pins::replace(&pins.program(name), |path| program.pin(path)).map_err(|error| {
+                let source: Box<dyn std::error::Error + Send + Sync> = match error {
+                    ReplaceError::Pin(error) => error.into(),
+                    ReplaceError::Io(error) => error.into(),
+                };
+                load_error(&format!("program {name}'s pin"), source)
+            })?;
+        }
+        Ok(programs)
+    }
+
+    /// The program with this name.
+    ///
+    /// # Errors
+    /// [`DatapathError::Load`] where the object has none.
+    pub fn get(&mut self, name: &str) -> Result<&mut SchedClassifier, DatapathError> {
+        let missing =
+            || DatapathError::Load { what: format!("program {name}"), source: "not in the object".into() };
+        let program = self.ebpf.program_mut(name).ok_or_else(missing)?;
+        program.try_into().map_err(|error: aya::programs::ProgramError| DatapathError::Load {
+            what: format!("program {name}"),
+            source: error.into(),
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! The kernel's half: the eBPF object, its pins, its maps and its attachments.
+
+pub mod attach;
+pub mod load;
+pub mod map;
+pub mod pin;
+
+/// The eBPF object file that the build script compiled.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay-ebpf.o"));
+
+/// Why the kernel's half could not be worked on. The text says what and where; the cause, if any, why.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The pin directory cannot be used.
+    #[error("{0}")]
+    Pin(String),
+    /// A system call of the filesystem under the pin directory failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The programs could not be loaded.
+    #[error("cannot load the eBPF {what}")]
+    Load {
+        /// The object, or the program's name.
+        what: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map could not be opened, read or written.
+    #[error("cannot {action} map {map}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// The map's name.
+        map: &'static str,
+        /// Why not.
+        source: aya::maps::MapError,
+    },
+    /// A program could not be attached.
+    #[error("cannot attach {program} to {interface}")]
+    Attach {
+        /// The program's name.
+        program: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

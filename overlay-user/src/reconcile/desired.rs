@@ -1,0 +1,217 @@
+//! What should be: the store's records, seen from this host.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use overlay_common::{
+    Be16, Encap, Mac, Vni,
+    addr::MapIp,
+    map::{RouteSource, Tunnel},
+    parse::VXLAN_V4_OVERHEAD,
+    template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
+};
+
+use crate::{local::Local, netlink::OverlayRoute, store::PeerSubnet};
+
+/// A peer's subnet and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSubnet {
+    /// The host that owns it.
+    pub public_ip: Ipv4Addr,
+    /// The tunnel to it; the peer's id is filled in by the plan.
+    pub tunnel: Tunnel,
+    /// Where the record came from.
+    pub source: RouteSource,
+}
+
+/// Everything that should be in the maps and in the kernel's tables because of peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The network of our bridges.
+    pub vni: Vni,
+    /// The UDP port we listen on.
+    pub port: u16,
+    /// The peers' subnets.
+    pub subnets: BTreeMap<Ipv4Net, RemoteSubnet>,
+    /// The routes that lead the host's own packets through a bridge.
+    pub kernel_routes: BTreeMap<Ipv4Net, OverlayRoute>,
+}
+
+/// Folds the store's records into the desired state. `next_hop` tells the underlay neighbour through which
+/// a peer is reached. Also returns, one line each, the records that cannot be used, and why.
+pub fn fold(
+    local: &Local,
+    records: &BTreeMap<Ipv4Net, PeerSubnet>,
+    source: RouteSource,
+    next_hop: impl Fn(Ipv4Addr) -> Ipv4Addr,
+) -> (Desired, Vec<String>) {
+    let mut desired = Desired {
+        vni: local.vni,
+        port: local.port,
+        subnets: BTreeMap::new(),
+        kernel_routes: BTreeMap::new(),
+    };
+    let mut refusals = Vec::new();
+    for (subnet, record) in records {
+        match refuse(local, record) {
+            Some(Refusal::Ours) => {}
+            Some(Refusal::Because(reason)) => refusals.push(reason),
+            None => {
+                let tunnel = tunnel(local, record, next_hop(record.public_ip));
+                let remote = RemoteSubnet { public_ip: record.public_ip, tunnel, source };
+                if let Some(route) = kernel_route(local, *subnet, tunnel.mtu) {
+                    desired.kernel_routes.insert(*subnet, route);
+                }
+                desired.subnets.insert(*subnet, remote);
+            }
+        }
+    }
+    (desired, refusals)
+}
+
+enum Refusal {
+    /// Our own announcement.
+    Ours,
+    Because(String),
+}
+
+fn refuse(local: &Local, record: &PeerSubnet) -> Option<Refusal> {
+    let PeerSubnet { subnet, public_ip, .. } = record;
+    let own = local.bridges.iter().find(|bridge| overlaps(*subnet, bridge.address));
+    let ours = *public_ip == local.public_ip;
+    match own {
+        Some(bridge) if ours && bridge.address.trunc() == *subnet => Some(Refusal::Ours),
+        Some(bridge) => Some(Refusal::Because(overlap_message(record, &bridge.name, bridge.address))),
+        None if ours || *public_ip == local.underlay_ip => Some(Refusal::Because(format!(
+            "subnet {subnet} is announced with this host's own address {public_ip}, but no --bridge has it: \
+             ignored; delete its entry, or name its bridge"
+        ))),
+        None => None,
+    }
+}
+
+/// What is said where a peer's subnet and one of ours overlap.
+pub fn overlap_message(record: &PeerSubnet, bridge: &str, address: Ipv4Net) -> String {
+    format!(
+        "subnet {} of peer {} overlaps {} of {bridge} on this host: give one of the two bridges another subnet",
+        record.subnet,
+        record.public_ip,
+        address.trunc()
+    )
+}
+
+/// True where two prefixes share an address.
+pub fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
+    let (a, b) = (a.trunc(), b.trunc());
+    a.contains(&b) || b.contains(&a)
+}
+
+fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr) -> Tunnel {
+    let vni = record.vni.unwrap_or(local.vni);
+    let port = record.port.unwrap_or(local.port);
+    match record.encap {
+        Encap::Vxlan => {
+            let template = VxlanV4 {
+                src: local.underlay_ip.octets(),
+                dst: record.public_ip.octets(),
+                port,
+                vni,
+                inner_src: local.vtep_mac,
+                inner_dst: record.vtep_mac.unwrap_or(Mac::BROADCAST),
+            }
+            .compile();
+            Tunnel {
+                template: template.bytes,
+                room_flags: VXLAN_V4_ENCAP_FLAGS,
+                template_len: template.len as u32,
+                checksum: template.checksum,
+                uplink: local.uplink.index,
+                mtu: local.mtu,
+                peer: 0,
+                encap: record.encap as u32,
+                next_hop: next_hop.into(),
+                remote: MapIp::from(record.public_ip),
+                vni: vni.key(),
+                port: Be16::new(port),
+                padding: [0; 2],
+            }
+        }
+    }
+}
+
+/// The largest inner packet over an uplink with this MTU, in bytes.
+pub const fn overlay_mtu(uplink_mtu: u32) -> u32 {
+    uplink_mtu.saturating_sub(VXLAN_V4_OVERHEAD)
+}
+
+/// The route through the first bridge: the kernel needs one device, and any bridge's egress program knows
+/// every peer.
+fn kernel_route(local: &Local, prefix: Ipv4Net, mtu: u32) -> Option<OverlayRoute> {
+    let bridge = local.bridges.first()?;
+    Some(OverlayRoute {
+        prefix,
+        gateway: prefix.network(),
+        ifindex: bridge.index,
+        source: bridge.address.addr(),
+        mtu,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::tests::local;
+
+    fn record(subnet: &str, public_ip: [u8; 4]) -> (Ipv4Net, PeerSubnet) {
+        let subnet = subnet.parse().unwrap();
+        let record = PeerSubnet {
+            subnet,
+            public_ip: public_ip.into(),
+            encap: Encap::Vxlan,
+            vni: None,
+            port: None,
+            vtep_mac: None,
+        };
+        (subnet, record)
+    }
+
+    fn fold_all(records: &[(Ipv4Net, PeerSubnet)]) -> (Desired, Vec<String>) {
+        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, |ip| ip)
+    }
+
+    #[test]
+    fn defaults_come_from_the_network() {
+        let (desired, refusals) = fold_all(&[record("172.27.0.0/16", [172, 16, 199, 27])]);
+        assert!(refusals.is_empty());
+        let remote = &desired.subnets[&"172.27.0.0/16".parse().unwrap()];
+        assert_eq!((remote.tunnel.vni, remote.tunnel.port.get()), (local().vni.key(), local().port));
+        assert_eq!(remote.tunnel.template[50..56], [0xff; 6], "broadcast where the VTEP's MAC is not known");
+        let route = &desired.kernel_routes[&"172.27.0.0/16".parse().unwrap()];
+        assert_eq!((route.gateway, route.source), ([172, 27, 0, 0].into(), [172, 17, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_record_overrides_vni_and_port() {
+        let (subnet, mut peer) = record("172.27.0.0/16", [172, 16, 199, 27]);
+        (peer.vni, peer.port) = (Some(Vni::new(42).unwrap()), Some(8472));
+        peer.vtep_mac = Some(Mac([2, 0, 0, 0, 0, 9]));
+        let (desired, _) = fold_all(&[(subnet, peer)]);
+        let tunnel = desired.subnets[&subnet].tunnel;
+        assert_eq!((tunnel.vni.get(), tunnel.port.get()), (42, 8472));
+        assert_eq!(tunnel.template[50..56], [2, 0, 0, 0, 0, 9]);
+    }
+
+    #[test]
+    fn our_own_subnet_is_skipped_and_overlaps_are_named() {
+        let (desired, refusals) = fold_all(&[
+            record("172.17.0.0/16", [172, 16, 199, 17]),
+            record("172.17.5.0/24", [172, 16, 199, 27]),
+            record("172.16.0.0/12", [172, 16, 199, 37]),
+            record("10.9.0.0/24", [172, 16, 199, 17]),
+        ]);
+        assert!(desired.subnets.is_empty());
+        assert_eq!(refusals.len(), 3, "{refusals:?}");
+        assert!(refusals.iter().any(|line| line.contains("172.17.5.0/24") && line.contains("docker0")));
+        assert!(refusals.iter().any(|line| line.contains("10.9.0.0/24") && line.contains("own address")));
+    }
+}

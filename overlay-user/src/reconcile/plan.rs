@@ -1,0 +1,230 @@
+//! The pure difference between what should be and what is, as an ordered list of changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use overlay_common::{
+    addr::MapIp,
+    map::{MAX_PEERS, MAX_TUNNELS, Peer, PeerKey, Route, Tunnel},
+    vni::VniKey,
+};
+
+use super::{desired::Desired, observe::Observed};
+use crate::{datapath::map::RouteKey, netlink::OverlayRoute};
+
+/// One change, safe on its own once those before it are done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Believe a peer. `fresh` where the id has a new owner, whose counters start at zero.
+    PutPeer {
+        /// The entry's key.
+        key: PeerKey,
+        /// The entry.
+        peer: Peer,
+        /// Whether the id is new.
+        fresh: bool,
+    },
+    /// Listen on a further UDP port.
+    PutListenPort(u16),
+    /// Fill a tunnel id that no route uses.
+    PutTunnel(u32, Box<Tunnel>),
+    /// Point a prefix to a tunnel.
+    PutRoute(RouteKey, Route),
+    /// Lead the host's own packets into the overlay: neighbour and route.
+    PutKernelRoute(OverlayRoute),
+    /// Lead them there no more.
+    DeleteKernelRoute(OverlayRoute),
+    /// Forget a prefix.
+    DeleteRoute(RouteKey),
+    /// Believe a peer no more.
+    DeletePeer(PeerKey),
+    /// Listen on a UDP port no more.
+    DeleteListenPort(u16),
+    /// Free a tunnel id.
+    ClearTunnel(u32),
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub changes: Vec<Change>,
+    /// Tunnels that no route uses once the changes are done, and that are not cleared yet.
+    pub unreferenced: BTreeSet<u32>,
+    /// What is desired and cannot be had, one line each.
+    pub refusals: Vec<String>,
+}
+
+/// Plans the way from `observed` to `desired`. Only the tunnels in `clearable` may be cleared: the others
+/// may still be read by a program.
+pub fn plan(desired: &Desired, observed: &Observed, clearable: &BTreeSet<u32>) -> Plan {
+    let mut planner = Planner { observed, plan: Plan::default() };
+    let ids = planner.peers(desired);
+    planner.listen_ports(desired);
+    let routes = planner.routes(desired, &ids);
+    planner.kernel_routes(desired);
+    planner.deletions(desired, &routes, &ids);
+    planner.tunnels_left_over(&routes, clearable);
+    planner.plan
+}
+
+/// Hands out the lowest ids that are not in use.
+struct Ids {
+    used: BTreeSet<u32>,
+    next: u32,
+    limit: u32,
+}
+
+impl Ids {
+    fn new(used: BTreeSet<u32>, limit: usize) -> Self {
+        // Id 0 is never used, so that a zeroed entry points nowhere.
+        Self { used, next: 1, limit: limit as u32 }
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        while self.used.contains(&self.next) {
+            self.next += 1;
+        }
+        (self.next < self.limit).then(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+}
+
+struct Planner<'a> {
+    observed: &'a Observed,
+    plan: Plan,
+}
+
+/// The ids of peers by address, and the keys under which they are believed.
+struct PeerIds {
+    by_ip: BTreeMap<Ipv4Addr, u32>,
+    keys: BTreeSet<PeerKey>,
+}
+
+impl Planner<'_> {
+    fn peers(&mut self, desired: &Desired) -> PeerIds {
+        let mut ids = Ids::new(self.observed.peers.values().map(|peer| peer.id).collect(), MAX_PEERS);
+        let mut found = PeerIds { by_ip: BTreeMap::new(), keys: BTreeSet::new() };
+        for remote in desired.subnets.values() {
+            let ip = MapIp::from(remote.public_ip);
+            let host = PeerKey { vni: VniKey::NONE, ip };
+            let known = found.by_ip.get(&remote.public_ip).copied();
+            let held = self.observed.peers.get(&host).map(|peer| peer.id);
+            let fresh = known.is_none() && held.is_none();
+            let Some(id) = known.or(held).or_else(|| ids.take()) else {
+                self.plan.refusals.push(format!("peer {} is one too many: {MAX_PEERS} are supported", remote.public_ip));
+                continue;
+            };
+            found.by_ip.insert(remote.public_ip, id);
+            let entries = [
+                (host, Peer { id, network: VniKey::NONE }),
+                (PeerKey { vni: remote.tunnel.vni, ip }, Peer { id, network: desired.vni.key() }),
+            ];
+            for (key, peer) in entries {
+                if found.keys.insert(key) && self.observed.peers.get(&key) != Some(&peer) {
+                    self.plan.changes.push(Change::PutPeer { key, peer, fresh: fresh && key == host });
+                }
+            }
+        }
+        found
+    }
+
+    fn listen_ports(&mut self, desired: &Desired) {
+        for port in further_ports(desired) {
+            if !self.observed.listen_ports.contains(&port) {
+                self.plan.changes.push(Change::PutListenPort(port));
+            }
+        }
+    }
+
+    /// Plans tunnels and routes; returns the routes that there will be.
+    fn routes(&mut self, desired: &Desired, peers: &PeerIds) -> BTreeMap<RouteKey, Route> {
+        let mut ids = Ids::new(self.observed.tunnels.keys().copied().collect(), MAX_TUNNELS);
+        let mut tunnels: BTreeMap<Vec<u8>, u32> =
+            self.observed.tunnels.iter().map(|(id, tunnel)| (bytemuck::bytes_of(tunnel).to_vec(), *id)).collect();
+        let mut routes = BTreeMap::new();
+        let mut puts = Vec::new();
+        for (prefix, remote) in &desired.subnets {
+            let Some(peer) = peers.by_ip.get(&remote.public_ip).copied() else { continue };
+            let tunnel = Tunnel { peer, ..remote.tunnel };
+            let bytes = bytemuck::bytes_of(&tunnel).to_vec();
+            let id = match tunnels.get(&bytes) {
+                Some(id) => *id,
+                None => {
+                    let Some(id) = ids.take() else {
+                        let line = format!("subnet {prefix} cannot be reached: {MAX_TUNNELS} tunnels are supported");
+                        self.plan.refusals.push(line);
+                        continue;
+                    };
+                    self.plan.changes.push(Change::PutTunnel(id, Box::new(tunnel)));
+                    tunnels.insert(bytes, id);
+                    id
+                }
+            };
+            let key = RouteKey::new(desired.vni, *prefix);
+            let route = Route { tunnel: id, peer, source: remote.source as u32 };
+            if self.observed.routes.get(&key) != Some(&route) {
+                puts.push(Change::PutRoute(key, route));
+            }
+            routes.insert(key, route);
+        }
+        self.plan.changes.extend(puts);
+        routes
+    }
+
+    fn kernel_routes(&mut self, desired: &Desired) {
+        for (prefix, route) in &desired.kernel_routes {
+            if self.observed.kernel_routes.get(prefix) == Some(route) {
+                continue;
+            }
+            if self.observed.foreign_routes.contains(prefix) {
+                self.plan.refusals.push(format!(
+                    "the host already has a route to {prefix} that is not overlayd's: containers use the overlay, \
+                     the host itself does not; delete that route to change it"
+                ));
+                continue;
+            }
+            self.plan.changes.push(Change::PutKernelRoute(route.clone()));
+        }
+        let held = self.observed.kernel_routes.iter().chain(&self.observed.broken_routes);
+        for (prefix, route) in held {
+            if !desired.kernel_routes.contains_key(prefix) {
+                self.plan.changes.push(Change::DeleteKernelRoute(route.clone()));
+            }
+        }
+    }
+
+    fn deletions(&mut self, desired: &Desired, routes: &BTreeMap<RouteKey, Route>, peers: &PeerIds) {
+        let gone = self.observed.routes.keys().filter(|key| !routes.contains_key(key));
+        self.plan.changes.extend(gone.map(|key| Change::DeleteRoute(*key)));
+        let gone = self.observed.peers.keys().filter(|key| !peers.keys.contains(key));
+        self.plan.changes.extend(gone.map(|key| Change::DeletePeer(*key)));
+        let wanted = further_ports(desired);
+        let gone = self.observed.listen_ports.difference(&wanted);
+        self.plan.changes.extend(gone.map(|port| Change::DeleteListenPort(*port)));
+    }
+
+    fn tunnels_left_over(&mut self, routes: &BTreeMap<RouteKey, Route>, clearable: &BTreeSet<u32>) {
+        let used: BTreeSet<u32> = routes.values().map(|route| route.tunnel).collect();
+        for id in self.observed.tunnels.keys().filter(|id| !used.contains(id)) {
+            if clearable.contains(id) {
+                self.plan.changes.push(Change::ClearTunnel(*id));
+            } else {
+                self.plan.unreferenced.insert(*id);
+            }
+        }
+    }
+}
+
+/// The UDP ports that peers use besides our own: they send to the port that they listen on.
+fn further_ports(desired: &Desired) -> BTreeSet<u16> {
+    let ports = desired.subnets.values().map(|remote| remote.tunnel.port.get());
+    ports.filter(|port| *port != desired.port).collect()
+}
+
+#[cfg(test)]
+mod tests;

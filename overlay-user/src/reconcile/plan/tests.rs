@@ -1,0 +1,157 @@
+use ipnet::Ipv4Net;
+use overlay_common::{Be16, Encap, Vni, map::RouteSource};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    local::tests::local,
+    reconcile::desired::{Desired, fold},
+    store::PeerSubnet,
+};
+
+/// Some subnets of a few hosts, with a few VNIs and ports.
+fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
+    let record = (0u8..12, 1u8..6, 1u32..3, prop::sample::select(vec![4789u16, 8472])).prop_map(
+        |(subnet, host, vni, port)| {
+            let subnet = Ipv4Net::new([10, subnet, 0, 0].into(), 16).unwrap();
+            let record = PeerSubnet {
+                subnet,
+                public_ip: [192, 0, 2, host].into(),
+                encap: Encap::Vxlan,
+                vni: Vni::new(vni).ok(),
+                port: Some(port),
+                vtep_mac: None,
+            };
+            (subnet, record)
+        },
+    );
+    prop::collection::btree_map(0u8..24, record, 0..12).prop_map(|map| map.into_values().collect())
+}
+
+fn desired(records: &BTreeMap<Ipv4Net, PeerSubnet>) -> Desired {
+    fold(&local(), records, RouteSource::Etcd, |ip| ip).0
+}
+
+/// Whatever was applied so far, no route may point to a tunnel or a peer that is not there.
+fn assert_routes_are_whole(observed: &Observed) {
+    for (key, route) in &observed.routes {
+        let tunnel = observed.tunnels.get(&route.tunnel).unwrap_or_else(|| panic!("{key:?} has no tunnel"));
+        assert_eq!(tunnel.peer, route.peer);
+        assert!(observed.peers.values().any(|peer| peer.id == route.peer), "{key:?} has no peer");
+    }
+}
+
+fn carry_out(observed: &mut Observed, plan: &Plan) {
+    for change in &plan.changes {
+        if let Change::PutTunnel(id, _) = change {
+            assert!(!observed.tunnels.contains_key(id), "a tunnel in use is overwritten");
+        }
+        observed.record(change);
+        assert_routes_are_whole(observed);
+    }
+}
+
+/// The state that the observed one must be, ids aside.
+fn summary(observed: &Observed) -> BTreeMap<Ipv4Net, (Ipv4Addr, u32, u16)> {
+    observed
+        .routes
+        .iter()
+        .map(|(key, route)| {
+            let tunnel = &observed.tunnels[&route.tunnel];
+            (key.prefix, (tunnel.remote.to_v4().unwrap(), tunnel.vni.get(), tunnel.port.get()))
+        })
+        .collect()
+}
+
+proptest! {
+    /// From any state to any other: every step is safe, the end is what was desired, and there is nothing
+    /// left to do.
+    #[test]
+    fn converges_step_by_step(histories in prop::collection::vec(records(), 1..5)) {
+        let mut observed = Observed::default();
+        for records in &histories {
+            let desired = desired(records);
+            let first = plan(&desired, &observed, &BTreeSet::new());
+            prop_assert!(first.refusals.is_empty());
+            carry_out(&mut observed, &first);
+            let expected: BTreeMap<_, _> = records
+                .iter()
+                .map(|(subnet, r)| (*subnet, (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
+                .collect();
+            prop_assert_eq!(summary(&observed), expected);
+            let wanted: BTreeSet<Ipv4Addr> = records.values().map(|r| r.public_ip).collect();
+            let believed: BTreeSet<Ipv4Addr> = observed.peers.keys().map(|key| key.ip.to_v4().unwrap()).collect();
+            prop_assert_eq!(believed, wanted);
+            prop_assert_eq!(observed.kernel_routes.len(), records.len());
+
+            let second = plan(&desired, &observed, &first.unreferenced);
+            prop_assert!(second.changes.iter().all(|change| matches!(change, Change::ClearTunnel(_))));
+            carry_out(&mut observed, &second);
+            prop_assert_eq!(plan(&desired, &observed, &BTreeSet::new()), Plan::default());
+        }
+    }
+
+    /// Ids of different hosts never meet, and a host keeps its id as long as it is a peer.
+    #[test]
+    fn peer_ids_are_stable_and_distinct(before in records(), after in records()) {
+        let mut observed = Observed::default();
+        let first = plan(&desired(&before), &observed, &BTreeSet::new());
+        carry_out(&mut observed, &first);
+        let ids = |observed: &Observed| -> BTreeMap<Ipv4Addr, u32> {
+            observed.peers.iter().map(|(key, peer)| (key.ip.to_v4().unwrap(), peer.id)).collect()
+        };
+        let old = ids(&observed);
+        let second = plan(&desired(&after), &observed, &BTreeSet::new());
+        carry_out(&mut observed, &second);
+        let new = ids(&observed);
+        for (ip, id) in &new {
+            prop_assert_eq!(old.get(ip).unwrap_or(id), id);
+        }
+        let distinct: BTreeSet<u32> = new.values().copied().collect();
+        prop_assert_eq!(distinct.len(), new.len());
+        for change in &second.changes {
+            if let Change::PutPeer { key, fresh: true, .. } = change {
+                prop_assert!(!old.contains_key(&key.ip.to_v4().unwrap()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_foreign_route_is_left_alone_and_named() {
+    let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
+    let record = PeerSubnet {
+        subnet,
+        public_ip: [192, 0, 2, 1].into(),
+        encap: Encap::Vxlan,
+        vni: None,
+        port: None,
+        vtep_mac: None,
+    };
+    let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
+    let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
+    assert!(!plan.changes.iter().any(|change| matches!(change, Change::PutKernelRoute(_))));
+    assert!(plan.refusals[0].contains("10.1.0.0/16"), "{:?}", plan.refusals);
+}
+
+#[test]
+fn a_changed_tunnel_gets_a_new_id_before_the_route_moves() {
+    let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
+    let mut record = PeerSubnet {
+        subnet,
+        public_ip: [192, 0, 2, 1].into(),
+        encap: Encap::Vxlan,
+        vni: None,
+        port: None,
+        vtep_mac: None,
+    };
+    let mut observed = Observed::default();
+    carry_out(&mut observed, &plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new()));
+    let old = observed.routes.values().next().unwrap().tunnel;
+    record.vtep_mac = Some(overlay_common::Mac([2, 0, 0, 0, 0, 7]));
+    let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
+    let position = |wanted: fn(&Change) -> bool| plan.changes.iter().position(wanted).unwrap();
+    assert!(position(|c| matches!(c, Change::PutTunnel(..))) < position(|c| matches!(c, Change::PutRoute(..))));
+    assert_eq!(plan.unreferenced, [old].into());
+    assert_eq!(Be16::new(4789), observed.tunnels[&old].port);
+}
