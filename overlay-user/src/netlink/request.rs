@@ -1,7 +1,7 @@
 //! Request and answer: dumps, single look-ups, changes. Nothing is taken for complete unless the kernel
 //! said so.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use netlink_packet_core::{
@@ -9,6 +9,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::AsyncSocket;
+use tokio::sync::Mutex;
 
 use super::error::Cause;
 
@@ -19,7 +20,11 @@ const DUMP_ATTEMPTS: usize = 10;
 
 /// The request socket.
 #[derive(Clone, Debug)]
-pub(super) struct Requests(rtnetlink::Handle);
+pub(super) struct Requests {
+    handle: rtnetlink::Handle,
+    /// The kernel runs one dump a socket and answers EBUSY to a second.
+    dumping: Arc<Mutex<()>>,
+}
 
 impl Requests {
     /// Opens the socket and starts the task that serves it, which ends with the last clone.
@@ -33,18 +38,30 @@ impl Requests {
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         tokio::spawn(connection);
-        Ok(Self(handle))
+        Ok(Self { handle, dumping: Arc::default() })
     }
 
     /// Dumps a table. Made again where the kernel says that the table changed meanwhile.
     pub(super) async fn dump(&self, request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Cause> {
         for _ in 0..DUMP_ATTEMPTS {
-            let answer = self.exchange(request.clone(), NLM_F_DUMP).await?;
+            let answer = self.one_dump(request.clone()).await?;
             if !answer.interrupted {
                 return Ok(answer.messages);
             }
         }
         Err(Cause::Restless(DUMP_ATTEMPTS))
+    }
+
+    /// A task of its own keeps the turn until the dump is over, even where the caller stops waiting.
+    async fn one_dump(&self, request: RouteNetlinkMessage) -> Result<Answer, Cause> {
+        let turn = Arc::clone(&self.dumping).lock_owned().await;
+        let requests = self.clone();
+        let dump = tokio::spawn(async move {
+            let answer = requests.exchange(request, NLM_F_DUMP).await;
+            drop(turn);
+            answer
+        });
+        dump.await.unwrap_or(Err(Cause::Closed))
     }
 
     /// Asks for one object.
@@ -60,7 +77,7 @@ impl Requests {
     async fn exchange(&self, request: RouteNetlinkMessage, flags: u16) -> Result<Answer, Cause> {
         let mut message = NetlinkMessage::from(request);
         message.header.flags = NLM_F_REQUEST | flags;
-        let responses = self.0.clone().request(message).map_err(|_| Cause::Closed)?;
+        let responses = self.handle.clone().request(message).map_err(|_| Cause::Closed)?;
         let collected = tokio::time::timeout(TIMEOUT, collect(responses)).await;
         collected.unwrap_or(Err(Cause::TimedOut(TIMEOUT.as_secs())))
     }
