@@ -3,3 +3,4 @@
 pub mod datapath;
 pub mod netlink;
 pub mod store;
+pub mod sysctl;

@@ -1,1 +1,67 @@
 //! The kernel's links, addresses, neighbours, FDB and routes, over rtnetlink.
+//!
+//! [`Netlink`] asks and changes; [`Monitor`] tells what changes. Both belong to the network namespace of
+//! the thread that called [`Netlink::connect`], wherever their tasks run later: a socket keeps the
+//! namespace it was made in. sysfs is never asked: what it shows is the namespace it was mounted in.
+
+mod address;
+mod error;
+mod event;
+mod fdb;
+mod link;
+mod monitor;
+mod neighbour;
+pub mod netns;
+mod next_hop;
+mod request;
+mod route;
+
+use netlink_packet_route::RouteNetlinkMessage;
+
+use self::{error::Cause, request::Requests};
+pub use self::{
+    error::NetlinkError,
+    event::Event,
+    fdb::{FdbEntry, FdbKind},
+    link::Link,
+    monitor::Monitor,
+    neighbour::{Neighbour, NudState},
+    next_hop::NextHop,
+    route::{OverlayRoute, RouteEntry},
+};
+
+/// Requests to the kernel's routing subsystem, in one network namespace. Clones share one socket.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    requests: Requests,
+}
+
+impl Netlink {
+    /// Opens a request socket and a monitor socket in the calling thread's network namespace.
+    ///
+    /// To be called inside a tokio runtime with I/O and time enabled. The monitor hears all that happens
+    /// from here on, so a dump made after this call and the monitor's events together miss nothing.
+    pub fn connect() -> Result<(Self, Monitor), NetlinkError> {
+        let open = |cause| NetlinkError::new("open a routing netlink socket", cause);
+        let monitor = Monitor::open().map_err(|error| open(Cause::from(error)))?;
+        let requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests }, monitor))
+    }
+
+    /// Dumps a table and keeps what `select` makes of its entries.
+    async fn dump<T>(
+        &self,
+        request: RouteNetlinkMessage,
+        select: impl Fn(&RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, Cause> {
+        Ok(self.requests.dump(request).await?.iter().filter_map(select).collect())
+    }
+
+    /// An interface as an error message names it. Asked only once something has failed.
+    async fn device(&self, ifindex: u32) -> String {
+        match self.link_by_index(ifindex).await {
+            Ok(Some(link)) => link.name,
+            _ => format!("(index {ifindex})"),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The IPv4 neighbour table: reading it, probing, permanent entries.
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+};
+use nix::errno::Errno;
+use overlay_common::Mac;
+
+use super::{Netlink, NetlinkError, error::Cause, link};
+
+/// What the kernel knows about an IPv4 address on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The link.
+    pub ifindex: u32,
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// Its Ethernet address, where one was ever learned.
+    pub mac: Option<Mac>,
+    /// How far the kernel trusts it.
+    pub state: NudState,
+}
+
+/// The state of a neighbour entry (NUD_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NudState {
+    /// Not resolved and not being resolved.
+    None,
+    /// Being resolved for the first time.
+    Incomplete,
+    /// Confirmed lately.
+    Reachable,
+    /// Confirmed once; used as it is until somebody sends to it.
+    Stale,
+    /// Stale and in use; about to be probed.
+    Delay,
+    /// Being probed.
+    Probe,
+    /// Did not answer.
+    Failed,
+    /// Needs no resolution.
+    NoArp,
+    /// Set by an administrator.
+    Permanent,
+}
+
+impl Neighbour {
+    /// True where the kernel would send to this MAC address now (NUD_VALID).
+    pub fn is_valid(&self) -> bool {
+        use NudState::{Delay, NoArp, Permanent, Probe, Reachable, Stale};
+        matches!(self.state, Reachable | Stale | Delay | Probe | Permanent | NoArp)
+    }
+
+    /// True where it was asked for and did not answer.
+    pub fn is_failed(&self) -> bool {
+        self.state == NudState::Failed
+    }
+
+    /// None for what is not an IPv4 neighbour: other families, and addresses answered by proxy.
+    pub(super) fn from_message(message: &NeighbourMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+            return None;
+        }
+        let ip = message.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+            _ => None,
+        })?;
+        Some(Self { ifindex: header.ifindex, ip, mac: lladdr(message), state: header.state.into() })
+    }
+}
+
+impl From<NeighbourState> for NudState {
+    fn from(state: NeighbourState) -> Self {
+        match state {
+            NeighbourState::Incomplete => Self::Incomplete,
+            NeighbourState::Reachable => Self::Reachable,
+            NeighbourState::Stale => Self::Stale,
+            NeighbourState::Delay => Self::Delay,
+            NeighbourState::Probe => Self::Probe,
+            NeighbourState::Failed => Self::Failed,
+            NeighbourState::Noarp => Self::NoArp,
+            NeighbourState::Permanent => Self::Permanent,
+            _ => Self::None,
+        }
+    }
+}
+
+impl Netlink {
+    /// The IPv4 neighbours of a link.
+    pub async fn neighbours(&self, ifindex: u32) -> Result<Vec<Neighbour>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.attributes.push(NeighbourAttribute::IfIndex(ifindex));
+        let found = self.dump(RouteNetlinkMessage::GetNeighbour(message), |answer| match answer {
+            RouteNetlinkMessage::NewNeighbour(message) => Neighbour::from_message(message),
+            _ => None,
+        });
+        match found.await {
+            Ok(mut neighbours) => {
+                neighbours.retain(|neighbour| neighbour.ifindex == ifindex);
+                Ok(neighbours)
+            }
+            Err(cause) => {
+                let device = self.device(ifindex).await;
+                Err(NetlinkError::new(format!("list neighbours of link {device}"), cause))
+            }
+        }
+    }
+
+    /// Makes the kernel ask for a neighbour by ARP, now: at its known MAC address (unicast), or by
+    /// broadcast where none is known. The answer shows in the table and on the monitor.
+    ///
+    /// Not to be used on permanent entries: probing takes their permanence away. With no MAC address
+    /// given, an entry that is still valid is left to the kernel's own timers, 5 s by default.
+    pub async fn probe_neighbour(
+        &self,
+        ifindex: u32,
+        ip: Ipv4Addr,
+        mac: Option<Mac>,
+    ) -> Result<(), NetlinkError> {
+        let mut message = request(ifindex, ip, mac);
+        match mac {
+            Some(_) => message.header.state = NeighbourState::Probe,
+            None => message.header.flags = NeighbourFlags::Use,
+        }
+        self.put_neighbour("probe", message, ifindex, ip).await
+    }
+
+    /// Sets a permanent neighbour, whatever was there.
+    pub async fn replace_permanent_neighbour(
+        &self,
+        ifindex: u32,
+        ip: Ipv4Addr,
+        mac: Mac,
+    ) -> Result<(), NetlinkError> {
+        let mut message = request(ifindex, ip, Some(mac));
+        message.header.state = NeighbourState::Permanent;
+        self.put_neighbour("set", message, ifindex, ip).await
+    }
+
+    /// Deletes a neighbour. One that is absent, or whose link is gone, counts as deleted.
+    pub async fn delete_neighbour(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelNeighbour(request(ifindex, ip, None));
+        match self.requests.change(message, 0).await {
+            Err(cause) if cause.is_any(&[Errno::ENOENT, Errno::ENODEV]) => Ok(()),
+            result => self.name_neighbour("delete", result, ifindex, ip).await,
+        }
+    }
+
+    async fn put_neighbour(
+        &self,
+        verb: &str,
+        message: NeighbourMessage,
+        ifindex: u32,
+        ip: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        let result = self.requests.change(message, NLM_F_CREATE | NLM_F_REPLACE).await;
+        self.name_neighbour(verb, result, ifindex, ip).await
+    }
+
+    async fn name_neighbour(
+        &self,
+        verb: &str,
+        result: Result<(), Cause>,
+        ifindex: u32,
+        ip: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(cause) => {
+                let device = self.device(ifindex).await;
+                Err(NetlinkError::new(format!("{verb} neighbour {ip} dev {device}"), cause))
+            }
+        }
+    }
+}
+
+/// The Ethernet address in a neighbour or FDB message.
+pub(super) fn lladdr(message: &NeighbourMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => link::mac(bytes),
+        _ => None,
+    })
+}
+
+fn request(ifindex: u32, ip: Ipv4Addr, mac: Option<Mac>) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = ifindex;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+    message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
+    message
+}

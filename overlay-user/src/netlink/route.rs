@@ -1,0 +1,196 @@
+//! IPv4 routes of the main table: those of the overlay, and those that could be in its way.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope,
+        RouteType,
+    },
+};
+use nix::errno::Errno;
+
+use super::{Netlink, NetlinkError, error::Cause};
+
+/// The route to a peer's subnet: `PREFIX via GATEWAY dev IFINDEX onlink src SOURCE mtu MTU`.
+///
+/// As read from the kernel, what a route lacks is 0.0.0.0 or 0, so that it differs from every wanted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OverlayRoute {
+    /// The peer's subnet.
+    pub prefix: Ipv4Net,
+    /// The address that stands for the peer on the bridge.
+    pub gateway: Ipv4Addr,
+    /// The bridge.
+    pub ifindex: u32,
+    /// The bridge's own address, from which the host speaks to the peer's containers.
+    pub source: Ipv4Addr,
+    /// The inner MTU towards the peer.
+    pub mtu: u32,
+}
+
+/// A route of the main table, of any protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteEntry {
+    /// Where to.
+    pub prefix: Ipv4Net,
+    /// Through which link: the first of a multipath route; none for blackhole and the like.
+    pub ifindex: Option<u32>,
+    /// Who made it (RTPROT_*): 2 is the kernel (a connected subnet), 3 `ip route`, 4 an administrator.
+    pub protocol: u8,
+}
+
+impl Netlink {
+    /// The IPv4 unicast routes of the main table that carry `protocol`, through a link.
+    pub async fn routes(&self, protocol: u8) -> Result<Vec<OverlayRoute>, NetlinkError> {
+        let routes = self.main_table(protocol, |message| {
+            (message.header.kind == RouteType::Unicast).then(|| OverlayRoute::from_message(message)).flatten()
+        });
+        routes.await.map_err(|cause| NetlinkError::new(format!("list routes of protocol {protocol}"), cause))
+    }
+
+    /// The routes of the main table that overlap `prefix`, whoever made them. The default route, which
+    /// overlaps everything, is left out.
+    pub async fn covering_routes(&self, prefix: Ipv4Net) -> Result<Vec<RouteEntry>, NetlinkError> {
+        let overlaps = |entry: &RouteEntry| {
+            entry.prefix.prefix_len() != 0
+                && (entry.prefix.contains(&prefix.network()) || prefix.contains(&entry.prefix.network()))
+        };
+        self.main_table(0, |message| RouteEntry::from_message(message).filter(overlaps))
+            .await
+            .map_err(|cause| NetlinkError::new(format!("list routes that overlap {prefix}"), cause))
+    }
+
+    /// Sets a route: `ip route replace P via GW dev D onlink src S mtu M proto N`.
+    ///
+    /// Like that command it takes the place of a route to the same prefix with metric 0, whoever made it:
+    /// ask [`Self::covering_routes`] first.
+    pub async fn replace_route(&self, route: &OverlayRoute, protocol: u8) -> Result<(), NetlinkError> {
+        let mut message = request(route, protocol);
+        message.header.kind = RouteType::Unicast;
+        message.header.flags = RouteFlags::Onlink;
+        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(route.source)));
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(route.mtu)]));
+        let message = RouteNetlinkMessage::NewRoute(message);
+        let result = self.requests.change(message, NLM_F_CREATE | NLM_F_REPLACE).await;
+        self.name_route("set", result, route).await
+    }
+
+    /// Deletes a route of `protocol`, whatever its source and MTU. One that is absent counts as deleted.
+    pub async fn delete_route(&self, route: &OverlayRoute, protocol: u8) -> Result<(), NetlinkError> {
+        let mut message = request(route, protocol);
+        // RT_SCOPE_NOWHERE matches every scope.
+        message.header.scope = RouteScope::NoWhere;
+        match self.requests.change(RouteNetlinkMessage::DelRoute(message), 0).await {
+            Err(cause) if cause.is_any(&[Errno::ESRCH, Errno::ENODEV]) => Ok(()),
+            result => self.name_route("delete", result, route).await,
+        }
+    }
+
+    /// Dumps the main table; protocol 0 stands for all.
+    async fn main_table<T>(
+        &self,
+        protocol: u8,
+        select: impl Fn(&RouteMessage) -> Option<T>,
+    ) -> Result<Vec<T>, Cause> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = protocol.into();
+        let wanted = |message: &RouteMessage| {
+            message.header.table == RouteHeader::RT_TABLE_MAIN
+                && (protocol == 0 || u8::from(message.header.protocol) == protocol)
+        };
+        let found = self.dump(RouteNetlinkMessage::GetRoute(message), |answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) if wanted(message) => select(message),
+            _ => None,
+        });
+        match found.await {
+            // A namespace that never had a route has no main table.
+            Err(cause) if cause.is_any(&[Errno::ENOENT]) => Ok(Vec::new()),
+            result => result,
+        }
+    }
+
+    async fn name_route(
+        &self,
+        verb: &str,
+        result: Result<(), Cause>,
+        route: &OverlayRoute,
+    ) -> Result<(), NetlinkError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(cause) => {
+                let device = self.device(route.ifindex).await;
+                Err(NetlinkError::new(format!("{verb} route {} dev {device}", route.prefix), cause))
+            }
+        }
+    }
+}
+
+impl OverlayRoute {
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let entry = RouteEntry::from_message(message)?;
+        let mut route = Self {
+            prefix: entry.prefix,
+            gateway: Ipv4Addr::UNSPECIFIED,
+            ifindex: entry.ifindex?,
+            source: Ipv4Addr::UNSPECIFIED,
+            mtu: 0,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = *gateway,
+                RouteAttribute::PrefSource(RouteAddress::Inet(source)) => route.source = *source,
+                RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics),
+                _ => {}
+            }
+        }
+        Some(route)
+    }
+}
+
+impl RouteEntry {
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let mut network = Ipv4Addr::UNSPECIFIED;
+        let mut ifindex = None;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => network = *ip,
+                RouteAttribute::Oif(index) => ifindex = Some(*index),
+                RouteAttribute::MultiPath(hops) => ifindex = hops.first().map(|hop| hop.interface_index),
+                _ => {}
+            }
+        }
+        let prefix = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
+        Some(Self { prefix, ifindex, protocol: message.header.protocol.into() })
+    }
+}
+
+fn mtu(metrics: &[RouteMetric]) -> u32 {
+    metrics
+        .iter()
+        .find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
+        .unwrap_or(0)
+}
+
+/// What identifies a route, for setting and deleting alike. A gateway of 0.0.0.0 stands for none.
+fn request(route: &OverlayRoute, protocol: u8) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = protocol.into();
+    message.header.destination_prefix_length = route.prefix.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.prefix.network())));
+    message.attributes.push(RouteAttribute::Oif(route.ifindex));
+    if !route.gateway.is_unspecified() {
+        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(route.gateway)));
+    }
+    message
+}

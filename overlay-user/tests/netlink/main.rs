@@ -1,0 +1,10 @@
+//! The netlink layer against the kernel and against what `ip` and `bridge` say. Needs root: every test
+//! makes network namespaces of its own, which vanish with its thread.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
+
+mod links;
+mod monitor;
+mod namespace;
+mod neighbours;
+mod routes;
+mod settings;
