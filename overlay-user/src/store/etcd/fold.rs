@@ -140,5 +140,4 @@ impl<'a> Fold<'a> {
 }
 
 #[cfg(test)]
-#[path = "fold_tests.rs"]
 mod tests;

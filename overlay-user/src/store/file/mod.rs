@@ -69,7 +69,7 @@ impl FileStore {
         let mut applied: Option<Peers> = None;
         let mut health: Option<Health> = None;
         loop {
-            let stamp = Stamp::of(&self.path);
+            let stamp = Stamp::of(&self.path).await;
             let now = match self.read().await {
                 Ok(peers) => {
                     if applied.as_ref() != Some(&peers) {
@@ -94,7 +94,9 @@ impl FileStore {
 
 fn consequence(error: &StoreError, applied: Option<&Peers>) -> String {
     match applied {
-        Some(peers) => format!("{error} (the {} peers of its last good state stay in force)", peers.len()),
+        Some(peers) => {
+            format!("{error} (its last good state stays in force; subnets in it: {})", peers.len())
+        }
         None => error.to_string(),
     }
 }
@@ -128,8 +130,8 @@ fn watcher(path: &Path, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
 struct Stamp(Option<(SystemTime, u64)>);
 
 impl Stamp {
-    fn of(path: &Path) -> Self {
-        let metadata = std::fs::metadata(path).ok();
+    async fn of(path: &Path) -> Self {
+        let metadata = tokio::fs::metadata(path).await.ok();
         Self(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))))
     }
 }
@@ -139,7 +141,7 @@ async fn wait(path: &Path, stamp: Stamp, changed: &Notify) {
     loop {
         tokio::select! {
             () = changed.notified() => break,
-            () = sleep(POLL) => if Stamp::of(path) != stamp { break },
+            () = sleep(POLL) => if Stamp::of(path).await != stamp { break },
         }
     }
     for _ in 0..QUIET_TIMES {
