@@ -59,6 +59,15 @@ impl Etcd {
         self.ready().await;
     }
 
+    /// Starts it again on a copy of its data: `from` and `to` name directories beside each other.
+    pub(crate) async fn restart_on_copy(&mut self, from: &str, to: &str) {
+        self.kill();
+        let [from, to] = [from, to].map(|name| self.directory.path().join(name));
+        let _ = std::fs::remove_dir_all(&to);
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+        self.restart_at(self.port).await;
+    }
+
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

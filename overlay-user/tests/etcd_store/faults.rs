@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     announce::ours,
-    etcd::{Etcd, PREFIX, Watch, free_port, store_at},
+    etcd::{Etcd, Log, PREFIX, Watch, free_port, store_at},
 };
 
 /// A watch whose etcd was killed, changed behind its back and started again; what it says then.
@@ -41,6 +41,25 @@ async fn a_changed_value_and_a_delete_missed_over_kill_9() {
 #[tokio::test]
 async fn the_same_with_the_history_compacted() {
     changed_while_disconnected(true).await;
+}
+
+#[tokio::test]
+async fn an_etcd_restored_from_a_backup_is_believed() {
+    let log = Log::capture();
+    let mut etcd = Etcd::start().await;
+    etcd.put_peer("10.1.0.0-24", "192.0.2.1").await;
+    etcd.restart_on_copy("data", "backup").await;
+    for n in 2..9 {
+        etcd.put_peer(&format!("10.{n}.0.0-24"), "192.0.2.2").await;
+    }
+    let (mut watch, first) = Watch::start(etcd.store()).await;
+    assert_eq!(first.len(), 8);
+    etcd.restart_on_copy("backup", "data").await;
+    assert_eq!(watch.snapshot().await, ["10.1.0.0/24=192.0.2.1"]);
+    assert_eq!(watch.next(3).await, Update::Health(Health::Ok));
+    assert_eq!(log.warnings("revision went back").len(), 1);
+    etcd.put_peer("10.2.0.0-24", "192.0.2.3").await;
+    assert_eq!(watch.change().await, "10.2.0.0/24=192.0.2.3", "the watch is not deaf");
 }
 
 /// Nobody reads our updates: etcd cannot send, falls behind the compaction and cancels the watch.
