@@ -10,6 +10,14 @@ use ipnet::Ipv4Net;
 use overlay_common::{Encap, Mac, Vni, map::StoreKind};
 use tokio::sync::mpsc;
 
+mod address;
+pub mod etcd;
+pub mod file;
+pub mod schema;
+
+pub use etcd::{EtcdOptions, EtcdStore};
+pub use file::FileStore;
+
 /// One subnet of one host, as a store tells it. Fields that are `None` take the network's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSubnet {
@@ -85,6 +93,9 @@ pub enum StoreError {
     /// The store answered, but what it holds cannot be used.
     #[error("{0}")]
     Invalid(String),
+    /// A subnet that we want to announce is another host's.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 /// A source of peers.
@@ -109,11 +120,19 @@ pub trait Store: Send + Sync {
     /// reports a snapshot again whenever changes may have been missed.
     async fn watch(&self, updates: mpsc::Sender<Update>);
 
+    /// Announces our subnets once, and says why where that fails: a start-up check, and what
+    /// [`announce`](Self::announce) does first. What was announced before the error stays announced.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where another host holds a subnet, else as for [`list`](Self::list).
+    async fn claim(&self, announcements: &[Announcement]) -> Result<(), StoreError>;
+
     /// Announces our subnets and keeps them announced until the future is dropped; dropping it leaves them
     /// announced. Retries by itself and reports trouble through `updates`.
     async fn announce(&self, announcements: Vec<Announcement>, updates: mpsc::Sender<Update>);
 
-    /// Takes our announcements back.
+    /// Takes our announcements back. [`announce`](Self::announce) must have been dropped before: it would
+    /// announce them again.
     ///
     /// # Errors
     /// [`StoreError`] where the store is out of reach; the text names each key left behind.

@@ -1,0 +1,65 @@
+//! Reading: one key, or all keys under a prefix at one revision.
+
+use etcd_client::{Client, Error, GetOptions, KvClient};
+
+use super::link::{Link, MESSAGE_LIMIT};
+use crate::store::StoreError;
+
+/// Keys per page: a page of the largest usual values stays well under a megabyte.
+const PAGE: i64 = 500;
+
+/// All keys under a prefix, as they were at one revision.
+pub(super) struct Listing {
+    pub(super) revision: i64,
+    pub(super) pairs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Reads one key; `None` where it does not exist.
+pub(super) async fn value(link: &Link, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    link.call(&format!("reading {key}"), |client| async move {
+        let mut answer = kv(&client).get(key, None).await?;
+        Ok(answer.take_kvs().pop().map(|pair| pair.into_key_value().1))
+    })
+    .await
+}
+
+/// Reads all keys under `prefix`, from the quorum.
+pub(super) async fn all(link: &Link, prefix: &str) -> Result<Listing, StoreError> {
+    link.call(&format!("listing {prefix}"), |client| pages(kv(&client), prefix)).await
+}
+
+pub(super) fn kv(client: &Client) -> KvClient {
+    client.kv_client().max_decoding_message_size(MESSAGE_LIMIT)
+}
+
+/// The first page decides the revision; the others are read at it. Where it is compacted meanwhile, the call
+/// fails with OUT_OF_RANGE and starts over.
+async fn pages(mut kv: KvClient, prefix: &str) -> Result<Listing, Error> {
+    let end = prefix_end(prefix);
+    let mut listing = Listing { revision: 0, pairs: Vec::new() };
+    let mut from = prefix.as_bytes().to_vec();
+    loop {
+        let options =
+            GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(listing.revision);
+        let mut page = kv.get(from, Some(options)).await?;
+        if listing.revision == 0 {
+            listing.revision = page.header().map_or(0, |header| header.revision());
+        }
+        let more = page.more();
+        listing.pairs.extend(page.take_kvs().into_iter().map(etcd_client::KeyValue::into_key_value));
+        match listing.pairs.last() {
+            // The next key in byte order is this one with a zero byte appended.
+            Some((last, _)) if more => from = [last.as_slice(), &[0]].concat(),
+            _ => return Ok(listing),
+        }
+    }
+}
+
+/// The first key behind all that start with `prefix`, which ends in a slash.
+fn prefix_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}

@@ -1,0 +1,120 @@
+//! The etcd store. `link` holds the connection, `list` and `watch` read, `fold` turns keys into peers,
+//! `announce` and `withdraw` write our own keys, `health` joins what they all say of themselves.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+use overlay_common::map::StoreKind;
+use tokio::sync::mpsc;
+
+use super::{Announcement, NetworkConfig, PeerSubnet, Store, StoreError, Update, schema};
+
+mod announce;
+mod fold;
+mod health;
+mod link;
+mod list;
+mod watch;
+mod withdraw;
+
+use fold::{Fold, Warnings};
+use health::Board;
+use link::Link;
+
+/// Where etcd is, and what in it is ours.
+#[derive(Clone, Debug)]
+pub struct EtcdOptions {
+    /// `http://host:port` or `host:port`, one per member.
+    pub endpoints: Vec<String>,
+    /// The prefix of all keys, as in `/overlayd/network`.
+    pub prefix: String,
+    /// What this node announced earlier: it may be replaced even where our address has changed since.
+    pub previous: Vec<Announcement>,
+}
+
+/// Peers from etcd, in flannel's schema.
+#[derive(Debug)]
+pub struct EtcdStore {
+    link: Link,
+    prefix: String,
+    previous: Vec<Announcement>,
+    warnings: Warnings,
+    health: Board,
+}
+
+impl EtcdStore {
+    /// Checks the options. Nothing is sent until the first call.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where an endpoint or the prefix is malformed.
+    pub fn new(options: EtcdOptions) -> Result<Self, StoreError> {
+        let EtcdOptions { endpoints, prefix, previous } = options;
+        if prefix.trim().is_empty() {
+            return Err(StoreError::Invalid(
+                "the etcd prefix is empty: one like /overlayd/network is expected".into(),
+            ));
+        }
+        Ok(Self {
+            link: Link::new(endpoints)?,
+            prefix: prefix.trim_end_matches('/').to_owned(),
+            previous,
+            warnings: Warnings::default(),
+            health: Board::default(),
+        })
+    }
+
+    fn subnets(&self) -> String {
+        schema::subnets_prefix(&self.prefix)
+    }
+
+    fn subnet_key(&self, subnet: Ipv4Net) -> String {
+        schema::subnet_key(&self.prefix, subnet)
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    fn kind(&self) -> StoreKind {
+        StoreKind::Etcd
+    }
+
+    async fn network(&self) -> Result<Option<NetworkConfig>, StoreError> {
+        let key = schema::config_key(&self.prefix);
+        let Some(value) = list::value(&self.link, &key).await? else { return Ok(None) };
+        schema::parse_config(&value).map(Some).map_err(|error| {
+            StoreError::Invalid(format!("etcd key {key}: {error}; correct it with etcdctl put"))
+        })
+    }
+
+    async fn list(&self) -> Result<BTreeMap<Ipv4Net, PeerSubnet>, StoreError> {
+        let subnets = self.subnets();
+        let listing = list::all(&self.link, &subnets).await?;
+        Ok(Fold::new(&subnets, &self.warnings).replace(listing.pairs).clone())
+    }
+
+    async fn watch(&self, updates: mpsc::Sender<Update>) {
+        tokio::select! {
+            () = updates.closed() => {}
+            () = watch::run(self, &updates) => {}
+        }
+    }
+
+    async fn claim(&self, announcements: &[Announcement]) -> Result<(), StoreError> {
+        for announcement in announcements {
+            announce::claim(self, announcement).await?;
+        }
+        Ok(())
+    }
+
+    async fn announce(&self, announcements: Vec<Announcement>, updates: mpsc::Sender<Update>) {
+        let keepers = announcements.iter().map(|announcement| announce::keep(self, announcement, &updates));
+        futures::future::join_all(keepers).await;
+        // Nothing to announce is announced for ever, too.
+        std::future::pending().await
+    }
+
+    async fn withdraw(&self, announcements: &[Announcement]) -> Result<(), StoreError> {
+        withdraw::run(self, announcements).await
+    }
+}

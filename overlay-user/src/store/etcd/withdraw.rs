@@ -1,0 +1,54 @@
+//! Taking our own keys back.
+
+use etcd_client::{Client, Compare, CompareOp, Error, Txn, TxnOp};
+use tokio::time::Instant;
+
+use super::{EtcdStore, announce, link::CALL_LIMIT, list};
+use crate::store::{Announcement, StoreError, schema};
+
+/// Deletes each key that still carries our address, all within one time limit.
+pub(super) async fn run(store: &EtcdStore, announcements: &[Announcement]) -> Result<(), StoreError> {
+    let deadline = Instant::now() + CALL_LIMIT;
+    let mut left = Vec::new();
+    let mut first = None;
+    for announcement in announcements {
+        let key = &store.subnet_key(announcement.subnet);
+        let withdrawn = store
+            .link
+            .call_until(deadline, "deleting this host's keys", |client| async move {
+                while !attempt(&client, key, announcement).await? {}
+                Ok(())
+            })
+            .await;
+        if let Err(error) = withdrawn {
+            left.push(key.clone());
+            first.get_or_insert(error);
+        }
+    }
+    let Some(first) = first else { return Ok(()) };
+    let text = format!("{first}; left behind: {}; delete by hand with etcdctl del KEY", left.join(", "));
+    Err(match first {
+        StoreError::Invalid(_) => StoreError::Invalid(text),
+        StoreError::Unreachable(_) | StoreError::Conflict(_) => StoreError::Unreachable(text),
+    })
+}
+
+/// One read and one delete; false where the key changed in between.
+async fn attempt(client: &Client, key: &str, announcement: &Announcement) -> Result<bool, Error> {
+    let answer = list::kv(client).get(key, None).await?;
+    let Some(pair) = answer.kvs().first() else { return Ok(true) };
+    match schema::owner(pair.value()) {
+        Some(owner) if owner == announcement.public_ip => {}
+        _ => {
+            tracing::info!("etcd key {key} is not this host's any more: left as it is");
+            return Ok(true);
+        }
+    }
+    let unchanged = Compare::mod_revision(key, CompareOp::Equal, pair.mod_revision());
+    let transaction = Txn::new().when([unchanged]).and_then([TxnOp::delete(key, None)]);
+    if !client.kv_client().txn(transaction).await?.succeeded() {
+        return Ok(false);
+    }
+    announce::release(client, pair.lease()).await;
+    Ok(true)
+}
