@@ -118,7 +118,7 @@ impl Engine {
 
     /// Starts a container: `docker run -d --name NAME ARGS IMAGE CMD`; an empty `cmd` is the image's own, which idles.
     pub fn run(&self, name: &str, image: &str, args: &[&str], cmd: &[&str]) -> Result<Container> {
-        // A shell as process 1 ignores SIGTERM, and each stop would take ten seconds.
+        // The kernel gives process 1 no default SIGTERM: each stop of an idle one would take ten seconds.
         let detached = ["run", "-d", "--name", name, "--stop-signal", "KILL"];
         self.client.docker(&[&detached, args, &[image], cmd].concat())?;
         Ok(self.client.container(name))

@@ -1,16 +1,17 @@
 //! The harness's Docker engines: two at once as two hosts, given away and taken down, and left behind by a crash.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::cgroup;
 use harness::docker::{Engine, EngineOptions, EngineState, Place};
 use harness::image::Image;
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -46,7 +47,9 @@ impl Drop for Bed {
         for host in &self.hosts {
             let _ = Command::new("ip").args(["netns", "del", host]).status();
         }
-        let _ = fs::remove_dir_all(&self.scratch);
+        if let Err(error) = fs::remove_dir_all(&self.scratch) {
+            eprintln!("{} stays: {error}", self.scratch.display());
+        }
     }
 }
 
@@ -192,17 +195,49 @@ fn the_engine_restarts_on_its_data(engine: &mut Engine) {
     assert!(engine.iptables_save().expect("rules").contains(":FORWARD DROP "));
 }
 
-#[test]
-fn a_persistent_engine_is_taken_down_from_its_record() {
-    let bed = Bed::new("leak");
-    let persistent = EngineOptions { persistent: true, ..options(0) };
-    let engine =
-        timed("engine started", || Engine::start(&bed.hosts[0], &bed.scratch, persistent).expect("up"));
-    engine.import(&Image::build(&bed.scratch).expect("an image")).expect("imported");
-    engine.run("idle", Image::NAME, &[], &[]).expect("a container");
-    let record = engine.leak().expect("persistent").to_json().to_string();
+/// Tells a copy of this test to be the owner of an engine: `NETNS SCRATCH`.
+const OWNER: &str = "OVERLAY_TEST_ENGINE_OWNER";
 
-    let state = EngineState::from_json(&serde_json::from_str(&record).expect("JSON")).expect("a record");
+/// Runs the named test once more as another process, which then owns an engine; returns both.
+fn owner_of_an_engine(test: &str, bed: &Bed) -> (Child, EngineState) {
+    let mut owner = Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", test, "--nocapture"])
+        .env(OWNER, format!("{} {}", bed.hosts[0], bed.scratch.display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ourselves once more");
+    let mut output = BufReader::new(owner.stdout.take().expect("piped"));
+    let record = output
+        .by_ref()
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("record: ").map(str::to_owned));
+    let record = serde_json::from_str(&record.expect("an engine")).expect("JSON");
+    // Kept open: the owner still has its test's result to print.
+    owner.stdout = Some(output.into_inner());
+    (owner, EngineState::from_json(&record).expect("a record"))
+}
+
+/// In the owner: an engine with a container.
+fn own_an_engine(place: &str, persistent: bool) -> Engine {
+    let (netns, scratch) = place.split_once(' ').expect("two words");
+    let scratch = Path::new(scratch);
+    let engine = Engine::start(netns, scratch, EngineOptions { persistent, ..options(0) }).expect("up");
+    engine.import(&Image::build(scratch).expect("an image")).expect("imported");
+    engine.run("idle", Image::NAME, &[], &[]).expect("a container");
+    engine
+}
+
+#[test]
+fn a_persistent_engine_outlives_its_owner_until_taken_down() {
+    if let Ok(place) = std::env::var(OWNER) {
+        let state = own_an_engine(&place, true).leak().expect("persistent");
+        return println!("\nrecord: {}", state.to_json());
+    }
+    let bed = Bed::new("leak");
+    let (mut owner, state) =
+        owner_of_an_engine("a_persistent_engine_outlives_its_owner_until_taken_down", &bed);
+    owner.wait().expect("it ends by itself");
     assert_eq!(state.client().docker(&["ps", "--format", "{{.Names}}"]).expect("it lives on"), "idle");
     // With dockerd killed, shims and containers are left to be found by name.
     let pid = nix::unistd::Pid::from_raw(state.process.pid);
@@ -216,25 +251,15 @@ fn a_persistent_engine_is_taken_down_from_its_record() {
 
 #[test]
 fn an_engine_ends_when_its_owner_is_killed() {
-    const ROLE: &str = "OVERLAY_TEST_ENGINE_OWNER";
-    if let Ok(place) = std::env::var(ROLE) {
-        let (netns, scratch) = place.split_once(' ').expect("two words");
-        return own_an_engine_until_killed(netns, Path::new(scratch));
+    if let Ok(place) = std::env::var(OWNER) {
+        let engine = own_an_engine(&place, false);
+        println!("\nrecord: {}", engine.state().to_json());
+        std::thread::sleep(Duration::from_secs(60));
+        panic!("nobody killed us");
     }
     let bed = Bed::new("kill");
-    let mut owner = Command::new(std::env::current_exe().expect("a path"))
-        .args(["--exact", "an_engine_ends_when_its_owner_is_killed", "--nocapture"])
-        .env(ROLE, format!("{} {}", bed.hosts[0], bed.scratch.display()))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ourselves once more");
-    let lines = BufReader::new(owner.stdout.take().expect("piped")).lines();
-    let record =
-        lines.map_while(Result::ok).find_map(|line| line.strip_prefix("record: ").map(str::to_owned));
-    let record = serde_json::from_str(&record.expect("an engine")).expect("JSON");
-    let state = EngineState::from_json(&record).expect("a record");
+    let (mut owner, state) = owner_of_an_engine("an_engine_ends_when_its_owner_is_killed", &bed);
     assert!(state.process.alive());
-
     owner.kill().expect("ours");
     owner.wait().expect("reaped");
     timed("all its processes gone after SIGKILL of the owner", || {
@@ -244,13 +269,38 @@ fn an_engine_ends_when_its_owner_is_killed() {
     assert_no_trace(&state.place);
 }
 
-fn own_an_engine_until_killed(netns: &str, scratch: &Path) {
-    let engine = Engine::start(netns, scratch, options(0)).expect("up");
-    engine.import(&Image::build(scratch).expect("an image")).expect("imported");
-    engine.run("idle", Image::NAME, &[], &[]).expect("a container");
-    println!("\nrecord: {}", engine.state().to_json());
-    std::thread::sleep(Duration::from_secs(60));
-    panic!("nobody killed us");
+#[test]
+fn where_overlay2_cannot_lie_vfs_takes_its_place() {
+    let bed = Bed::new("vfs");
+    // A thread with a mount namespace of its own: the overlay goes with it.
+    let place = std::thread::scope(|scope| scope.spawn(|| an_engine_on_an_overlay(&bed)).join());
+    assert_no_trace(&place.expect("no panic"));
+}
+
+fn an_engine_on_an_overlay(bed: &Bed) -> Place {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root");
+    let plain = None::<&str>;
+    mount(plain, "/", plain, MsFlags::MS_REC | MsFlags::MS_PRIVATE, plain).expect("private");
+    mount(Some("tmpfs"), &bed.scratch, Some("tmpfs"), MsFlags::empty(), plain).expect("a tmpfs");
+    for dir in ["lower", "upper", "work", "m"] {
+        fs::create_dir(bed.scratch.join(dir)).expect("a directory");
+    }
+    let layers =
+        ["lower", "upper", "work"].map(|dir| format!("{dir}dir={}", bed.scratch.join(dir).display()));
+    let top = bed.scratch.join("m");
+    mount(Some("overlay"), &top, Some("overlay"), MsFlags::empty(), Some(&*layers.join(",")))
+        .expect("overlay");
+
+    let engine =
+        timed("engine started on an overlay", || Engine::start(&bed.hosts[0], &top, options(0)).expect("up"));
+    assert_eq!(engine.driver(), "vfs");
+    engine.import(&Image::build(&top).expect("an image")).expect("imported");
+    let container = engine.run("idle", Image::NAME, &[], &[]).expect("a container");
+    assert!(container.exec(&["true"], SOON).expect("it ran").status.success());
+    let place = engine.state().place.clone();
+    engine.stop().expect("nothing left");
+    assert!(!place.dir.exists(), "files");
+    place
 }
 
 #[test]

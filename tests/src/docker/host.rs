@@ -19,6 +19,7 @@ use crate::cgroup::Hierarchies;
 
 /// What an engine must not share with another engine on this machine nor with the machine's own: shim sockets and
 /// the namespaces of containers, and in `/etc/docker` the engine's identity (`key.json`) and configuration.
+/// Where the machine lacks such a directory, an empty one stays behind: it is the place to mount on.
 const PRIVATE: [&str; 3] = ["/run/docker", "/run/containerd", "/etc/docker"];
 
 /// A thread in an existing network namespace and in mount and UTS namespaces of its own.
