@@ -1,1 +1,5 @@
 //! The namespace harness.
+
+pub mod cgroup;
+pub mod docker;
+pub mod image;
