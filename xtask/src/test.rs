@@ -1,9 +1,143 @@
-//! test
+//! `cargo xtask test`: all levels, and last a line with the sums.
+
+mod tally;
+
+use std::env;
+use std::io::{BufRead as _, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio, exit};
+
+use anyhow::{Context, Result};
+
+use crate::setup::{self, command};
+use tally::Tally;
+
+/// The tests that need root and a kernel.
+const ROOT_PACKAGE: &str = "overlay-tests";
+
+/// Each of these has hosts and daemons of its own; more at once on two cores disturb each other's timing.
+const ROOT_THREADS: &str = "--test-threads=4";
+
+/// Every bpffs mount is a tree of its own: mount where nothing is, one at a time, as the harness does too.
+const MOUNT_BPFFS: &str = "flock /run/overlayd-bpffs.lock \
+    sh -c 'mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf'";
 
 /// Arguments.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Run the long suites too
+    #[arg(long)]
+    full: bool,
+    /// Run only tests whose names contain this
+    filter: Option<String>,
+}
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(setup::Set::Test)?;
+    let target = command::target_dir()?;
+    let build = ["build", "--release", "--package", "overlay-user", "--bins"];
+    command::run(command::cargo(&build).env("CARGO_TARGET_DIR", &target))?;
+    command::run(command::as_root("sh")?.args(["-c", MOUNT_BPFFS]))?;
+
+    let mut total = Tally::default();
+    for mut cargo in [host_tests(args), root_tests(args, &target)] {
+        cargo.env("CARGO_TARGET_DIR", &target);
+        for (name, value) in variables(args, &target) {
+            cargo.env(name, value);
+        }
+        let (part, succeeded) = stream(&mut cargo, &mut std::io::stdout())?;
+        total.add_run(part, succeeded);
+    }
+    println!("{total}");
+    // An error's message would come after the sums, which are to be the last line.
+    if total.failed > 0 { exit(1) } else { Ok(()) }
+}
+
+fn host_tests(args: &Args) -> Command {
+    let mut cargo =
+        command::cargo(&["test", "--no-fail-fast", "--workspace", "--exclude", ROOT_PACKAGE, "--"]);
+    cargo.args(&args.filter);
+    cargo
+}
+
+fn root_tests(args: &Args, target: &Path) -> Command {
+    let mut cargo = command::cargo(&["test", "--no-fail-fast", "--package", ROOT_PACKAGE]);
+    if !command::is_root() {
+        // Cargo itself stays the user's, so that the target directory does.
+        cargo.arg("--config").arg(runner(&variables(args, target)));
+    }
+    cargo.args(["--", ROOT_THREADS]).args(&args.filter);
+    cargo
+}
+
+/// What the tests read, and what helps when one fails.
+fn variables(args: &Args, target: &Path) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("OVERLAYD_BIN_DIR", target.join("release").display().to_string())];
+    if args.full {
+        variables.push(("OVERLAYD_TEST_FULL", "1".to_owned()));
+    }
+    for name in ["PATH", "RUST_BACKTRACE", "RUST_LOG"] {
+        variables.extend(env::var(name).ok().map(|value| (name, value)));
+    }
+    variables
+}
+
+/// Cargo's setting to run test binaries as root. `env`, because sudo drops the environment and may be
+/// told to refuse `-E`; a list, because a path may contain spaces. A JSON array of strings is one of TOML.
+fn runner(variables: &[(&str, String)]) -> String {
+    let words = ["sudo", "env"].map(str::to_owned).into_iter();
+    let words: Vec<_> =
+        words.chain(variables.iter().map(|(name, value)| format!("{name}={value}"))).collect();
+    format!("target.'cfg(unix)'.runner={}", serde_json::json!(words))
+}
+
+/// Runs cargo test, shows its output as it comes, and counts.
+fn stream(cargo: &mut Command, shown: &mut impl Write) -> Result<(Tally, bool)> {
+    eprintln!("+ {}", command::shown(cargo));
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("cargo test has no stdout")?).split(b'\n') {
+        // Bytes, not text: a test that prints a packet must not end the run.
+        let line = line.context("cannot read the output of cargo test")?;
+        shown.write_all(&line)?;
+        shown.write_all(b"\n")?;
+        tally.add_line(&String::from_utf8_lossy(&line));
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    Ok((tally, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runner_is_a_list_that_survives_spaces_and_quotes() {
+        let runner = runner(&[("OVERLAYD_BIN_DIR", "/a b/\"c\"/release".to_owned())]);
+        assert_eq!(
+            runner,
+            r#"target.'cfg(unix)'.runner=["sudo","env","OVERLAYD_BIN_DIR=/a b/\"c\"/release"]"#
+        );
+    }
+
+    #[test]
+    fn the_tests_learn_where_the_binaries_are_and_how_long_to_take() {
+        let names = |full| {
+            let args = Args { full, filter: None };
+            variables(&args, Path::new("/t")).into_iter().collect::<std::collections::BTreeMap<_, _>>()
+        };
+        assert_eq!(names(false)["OVERLAYD_BIN_DIR"], "/t/release");
+        assert!(!names(false).contains_key("OVERLAYD_TEST_FULL"));
+        assert_eq!(names(true)["OVERLAYD_TEST_FULL"], "1");
+    }
+
+    #[test]
+    fn output_is_counted_whatever_bytes_come_with_it() {
+        let script = r"printf '\377\n'; echo 'test result: ok. 2 passed; 1 failed; 0 ignored'; exit 101";
+        // Shown into a buffer: on stdout the line would be counted by the run this test is part of.
+        let mut shown = Vec::new();
+        let counted = stream(Command::new("sh").args(["-c", script]), &mut shown).unwrap();
+        assert_eq!(counted, (Tally { passed: 2, failed: 1 }, false));
+        assert_eq!(shown, b"\xff\ntest result: ok. 2 passed; 1 failed; 0 ignored\n");
+    }
 }
