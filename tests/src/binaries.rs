@@ -31,7 +31,10 @@ pub fn find(name: &str) -> Result<String> {
 }
 
 /// Cargo's target directory, found from where this program is: tests run in `<target>/<profile>/deps`.
-fn target_dir() -> Result<PathBuf> {
+///
+/// # Errors
+/// This program is not in a target directory, and no variable names one.
+pub fn target_dir() -> Result<PathBuf> {
     let exe = env::current_exe()?;
     if let Some(dir) = exe.ancestors().find(|dir| dir.join(".rustc_info.json").is_file()) {
         return Ok(dir.to_owned());

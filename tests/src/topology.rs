@@ -27,6 +27,9 @@ pub enum StoreKind {
     Peers,
 }
 
+/// Is told each step, and can call a halt.
+pub type Progress = fn(&str) -> Result<()>;
+
 /// Makes the engine of the host of this number, counted from 0.
 type MakeEngine = dyn Fn(usize, &Scope) -> Box<dyn Engine>;
 
@@ -43,7 +46,7 @@ pub struct Builder {
     overlayd: bool,
     arguments: Vec<String>,
     engine: Box<MakeEngine>,
-    progress: fn(&str),
+    progress: Progress,
 }
 
 /// A running topology. The daemons go first, then containers and hosts, then etcd and the wire.
@@ -90,7 +93,7 @@ impl Default for Builder {
             overlayd: true,
             arguments: Vec::new(),
             engine: Box::new(|_, _| Box::new(Namespaces)),
-            progress: |_| {},
+            progress: |_| Ok(()),
         }
     }
 }
@@ -173,9 +176,9 @@ impl Builder {
         self
     }
 
-    /// Is told each step.
+    /// Tells each step; an error ends the bringing up.
     #[must_use]
-    pub fn progress(mut self, progress: fn(&str)) -> Self {
+    pub fn progress(mut self, progress: Progress) -> Self {
         self.progress = progress;
         self
     }
@@ -210,19 +213,19 @@ impl Builder {
         };
         let mut topology = Topology { hosts: Vec::new(), etcd: None, wire, settings, scope };
         for index in 0..self.hosts {
-            progress(&format!("host h{}: {} on the wire", index + 1, address_of(index)));
+            progress(&format!("host h{}: {} on the wire", index + 1, address_of(index)))?;
             topology.boot(index, &self)?;
         }
         match self.store {
             StoreKind::Etcd => {
-                progress("etcd");
+                progress("etcd")?;
                 topology.start_etcd()?;
             }
             StoreKind::Peers => topology.write_peers()?,
         }
         if self.overlayd {
             for index in 0..self.hosts {
-                progress(&format!("overlayd on h{}", index + 1));
+                progress(&format!("overlayd on h{}", index + 1))?;
                 topology.start_overlayd(index)?;
             }
         }

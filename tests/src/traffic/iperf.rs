@@ -138,6 +138,13 @@ pub fn summary(text: &str) -> Vec<&str> {
     text.lines().map(str::trim_end).filter(|l| l.ends_with("sender") || l.ends_with("receiver")).collect()
 }
 
+/// Whether a line of [`summary`] is the receiver's and tells of anything received.
+#[must_use]
+pub fn arrived(line: &str) -> bool {
+    let none = line.contains("(100%)") || line.contains(" 0.00 Bytes");
+    line.ends_with("receiver") && !none
+}
+
 const PORT: u16 = 5201;
 
 /// An iperf3 server for one run.
