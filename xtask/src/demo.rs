@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let cleaned = clean_up(topology, &before);
     shown.and(cleaned)?;
-    println!("==> done: every packet arrived, and nothing is left behind");
+    println!("==> done: no ping was lost, and nothing is left behind");
     Ok(())
 }
 
@@ -142,7 +142,8 @@ fn pings(topology: &Topology) -> Result<Vec<String>> {
         } else {
             ping_from(ns, from, to, 5)?
         };
-        print_indented(ping.text.split_once("---").map_or("", |(_, statistics)| statistics));
+        let statistics: Vec<&str> = ping.text.lines().skip_while(|line| !line.starts_with("---")).collect();
+        print_indented(&statistics.join("\n"));
         if !ping.clean() {
             failures.push(format!("ping {name} lost {} of {}", ping.lost(), ping.sent));
         }
@@ -183,6 +184,12 @@ fn inspect(topology: &Topology) -> Result<()> {
     for command in ["status", "peers", "endpoints", "drops"] {
         overlayctl(topology, 1, command)?;
     }
+    for host in &topology.hosts {
+        step(&format!("{}: tcx links, asked of the kernel", host.name))?;
+        for tcx::Attachment { ifname, direction, program, link } in tcx::attachments_in(&host.ns)? {
+            println!("    {ifname} {direction:?}: link {link}, program {program}");
+        }
+    }
     let map = topology.h(1).overlayd().config.pin_dir.join("v1/maps/ROUTES_V4");
     step(&format!("h1: bpftool map dump pinned {}", map.display()))?;
     let dump = topology.h(1).ns.exec(&["bpftool", "map", "dump", "pinned", &map.display().to_string()])?;
@@ -208,7 +215,7 @@ fn clean_up(topology: Topology, before: &Snapshot) -> Result<()> {
     let name = topology.scope.name().to_owned();
     let mut links = Vec::new();
     for host in &topology.hosts {
-        links.extend(tcx::attachments_in(&host.ns)?.iter().map(|a| a.link));
+        links.extend(tcx::attachments_in(&host.ns)?.iter().map(|a| a.link).filter(|id| *id != 0));
     }
     drop(topology);
     // By their ids they are found wherever they are, also if their namespace were held by something.
