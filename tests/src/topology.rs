@@ -216,19 +216,7 @@ impl Builder {
             progress(&format!("host h{}: {} on the wire", index + 1, address_of(index)))?;
             topology.boot(index, &self)?;
         }
-        match self.store {
-            StoreKind::Etcd => {
-                progress("etcd")?;
-                topology.start_etcd()?;
-            }
-            StoreKind::Peers => topology.write_peers()?,
-        }
-        if self.overlayd {
-            for index in 0..self.hosts {
-                progress(&format!("overlayd on h{}", index + 1))?;
-                topology.start_overlayd(index)?;
-            }
-        }
+        topology.serve(&self)?;
         Ok(topology)
     }
 }
@@ -342,6 +330,24 @@ impl Topology {
             host.start_container(number, builder.container_mtu)?;
         }
         self.hosts.push(host);
+        Ok(())
+    }
+
+    /// Starts the store, and the daemons where they are wanted.
+    fn serve(&mut self, builder: &Builder) -> Result<()> {
+        match builder.store {
+            StoreKind::Etcd => {
+                (builder.progress)("etcd")?;
+                self.start_etcd()?;
+            }
+            StoreKind::Peers => self.write_peers()?,
+        }
+        if builder.overlayd {
+            for index in 0..builder.hosts {
+                (builder.progress)(&format!("overlayd on h{}", index + 1))?;
+                self.start_overlayd(index)?;
+            }
+        }
         Ok(())
     }
 
