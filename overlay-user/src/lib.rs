@@ -1,6 +1,17 @@
 //! overlayd's userspace: the daemon and the operator's tool.
 
+pub mod config;
+pub mod ctl;
+pub mod daemon;
 pub mod datapath;
+pub mod detach;
+pub mod endpoints;
+pub mod exit;
+pub mod local;
 pub mod netlink;
+pub mod ports;
+pub mod reconcile;
+pub mod state;
+pub mod status;
 pub mod store;
 pub mod sysctl;

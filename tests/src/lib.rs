@@ -1,5 +1,29 @@
-//! The namespace harness.
+//! The namespace harness: hosts with containers on one wire, etcd, overlayd, and traffic between them.
+//!
+//! A test starts with [`topology::two_hosts`] and reads like the behaviour it proves. Everything that is
+//! created goes when its value is dropped, also while a test panics.
 
+pub mod binaries;
+pub mod bpffs;
 pub mod cgroup;
+pub mod container;
 pub mod docker;
+pub mod dump;
+pub mod etcd;
+pub mod host;
 pub mod image;
+pub mod netns;
+pub mod overlayd;
+pub mod process;
+pub mod scope;
+pub mod snapshot;
+pub mod tcx;
+pub mod topology;
+pub mod traffic;
+pub mod wait;
+pub mod wire;
+
+pub use netns::Netns;
+pub use scope::Scope;
+pub use topology::{Topology, two_hosts};
+pub use wait::eventually;

@@ -65,7 +65,9 @@ pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Obs
         let table = if whole { &mut observed.kernel_routes } else { &mut observed.broken_routes };
         table.insert(route.prefix, route);
     }
-    observed.foreign_routes = netlink.foreign_prefixes(ROUTE_PROTOCOL).await.unwrap_or_default();
+    let everywhere = netlink.covering_routes(Ipv4Net::default()).await.unwrap_or_default();
+    let foreign = everywhere.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
+    observed.foreign_routes = foreign.map(|route| route.prefix).collect();
     Ok(observed)
 }
 
