@@ -1,0 +1,117 @@
+//! The store's side of the daemon: one task watches, one keeps our subnets announced.
+
+use std::sync::Arc;
+
+use overlay_common::map::StoreKind;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::{info, warn};
+
+use super::Daemon;
+use crate::{
+    local::Local,
+    store::{Announcement, NetworkConfig, Store, Update},
+};
+
+/// Updates that may wait for the daemon; a store that reports faster waits.
+const QUEUE: usize = 256;
+
+/// The store and its tasks.
+pub(super) struct Announcer {
+    store: Arc<dyn Store>,
+    network: Option<NetworkConfig>,
+    sender: mpsc::Sender<Update>,
+    watch: Option<JoinHandle<()>>,
+    announce: Option<JoinHandle<()>>,
+}
+
+impl Announcer {
+    /// Takes the store; nothing runs yet.
+    pub(super) fn new(store: Arc<dyn Store>, network: Option<NetworkConfig>) -> (Self, mpsc::Receiver<Update>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self { store, network, sender, watch: None, announce: None }, receiver)
+    }
+
+    pub(super) fn kind(&self) -> StoreKind {
+        self.store.kind()
+    }
+
+    pub(super) fn network(&self) -> Option<NetworkConfig> {
+        self.network
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Starts watching.
+    pub(super) fn watch(&mut self) {
+        let (store, sender) = (Arc::clone(&self.store), self.sender.clone());
+        self.watch = Some(tokio::spawn(async move { store.watch(sender).await }));
+    }
+
+    /// Announces these from now on, instead of what was announced before.
+    pub(super) async fn announce(&mut self, announcements: Vec<Announcement>) {
+        end(self.announce.take()).await;
+        let (store, sender) = (Arc::clone(&self.store), self.sender.clone());
+        self.announce = Some(tokio::spawn(async move { store.announce(announcements, sender).await }));
+    }
+
+    /// Ends the tasks. What is announced stays announced.
+    pub(super) async fn stop(&mut self) {
+        end(self.announce.take()).await;
+        end(self.watch.take()).await;
+    }
+}
+
+async fn end(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task {
+        task.abort();
+        // Cancelled is what it is meant to be.
+        let _ = task.await;
+    }
+}
+
+/// What a host announces.
+pub(super) fn announcements(local: &Local) -> Vec<Announcement> {
+    let announce = |bridge: &crate::local::Bridge| Announcement {
+        subnet: bridge.address.trunc(),
+        public_ip: local.public_ip,
+        vni: local.vni.get(),
+        vtep_mac: local.vtep_mac.to_string(),
+    };
+    local.bridges.iter().map(announce).collect()
+}
+
+impl Daemon {
+    /// Announces what this host now is, and takes back what it no longer is. The state is written first: a
+    /// crash in between leaves a detach everything it needs.
+    pub(super) async fn announce(&mut self) {
+        let new = announcements(&self.local);
+        let stale: Vec<Announcement> = self
+            .state
+            .announcements
+            .iter()
+            .filter(|old| !new.iter().any(|new| new.subnet == old.subnet))
+            .cloned()
+            .collect();
+        self.state.announcements.clone_from(&new);
+        self.state.announcements.extend(stale.iter().cloned());
+        if let Err(error) = self.state_dir.write(&self.state) {
+            warn!("{}", crate::exit::one_line(&error));
+        }
+        self.announcer.announce(new.clone()).await;
+        if stale.is_empty() {
+            return;
+        }
+        match self.announcer.store().withdraw(&stale).await {
+            Ok(()) => {
+                info!("took back {} announcements of subnets that are no longer this host's", stale.len());
+                self.state.announcements = new;
+                if let Err(error) = self.state_dir.write(&self.state) {
+                    warn!("{}", crate::exit::one_line(&error));
+                }
+            }
+            Err(error) => warn!("{error}"),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The daemon: starts, then keeps the kernel in step with the store, the links and the neighbours until it
+//! is told to end.
+
+mod announce;
+mod start;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use futures::FutureExt;
+use ipnet::Ipv4Net;
+use overlay_common::{
+    event::{ENDPOINT_MOVED, Event as EndpointEvent},
+    map::{RouteSource, StoreKind, StoreState},
+};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, OnExit},
+    datapath::{load::Programs, map::Maps, pin::Pins},
+    detach, endpoints, exit,
+    local::Local,
+    netlink::{Event, Monitor, Netlink},
+    ports::Ports,
+    reconcile::{Reconciler, desired},
+    state::{State, StateDir},
+    status,
+    store::{Health, PeerSubnet, Update},
+};
+
+/// How often the status is written and what failed is tried again.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often everything is read back from the kernel, and drift repaired.
+const RESYNC: Duration = Duration::from_secs(10);
+
+/// Runs until a signal ends it. Returns the exit code.
+///
+/// # Errors
+/// One line where it cannot start; nothing is left behind then that was not there before.
+pub async fn run(config: Config) -> anyhow::Result<u8> {
+    let mut daemon = start::start(config).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        () = daemon.serve() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    daemon.end().await
+}
+
+/// What changed since the last round.
+#[derive(Default)]
+struct Dirty {
+    /// The store's records, or how peers are reached.
+    routes: bool,
+    /// Links: ports came or went.
+    links: bool,
+    /// Neighbours or the FDB.
+    endpoints: bool,
+    /// Our own interfaces: address, MAC address or MTU may be others.
+    local: bool,
+    /// Routes of the underlay.
+    next_hops: bool,
+}
+
+impl Dirty {
+    const ALL: Self = Self { routes: true, links: true, endpoints: true, local: true, next_hops: true };
+}
+
+struct Daemon {
+    config: Config,
+    local: Local,
+    state: State,
+    state_dir: StateDir,
+    pins: Pins,
+    programs: Programs,
+    maps: Maps,
+    events: AsyncFd<RingBuf<MapData>>,
+    netlink: Netlink,
+    monitor: Monitor,
+    announcer: announce::Announcer,
+    updates: mpsc::Receiver<Update>,
+    records: BTreeMap<Ipv4Net, PeerSubnet>,
+    next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
+    ports: Ports,
+    reconciler: Reconciler,
+    health: Health,
+    store_synced: u64,
+    started: u64,
+    /// What is wrong besides the store, one line each; said once.
+    troubles: BTreeSet<String>,
+}
+
+impl Daemon {
+    /// Serves for ever.
+    async fn serve(&mut self) {
+        let mut heartbeat = interval(HEARTBEAT);
+        let mut resync = interval(RESYNC);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        resync.reset();
+        loop {
+            let mut dirty = Dirty::default();
+            let mut moved = Vec::new();
+            tokio::select! {
+                Some(update) = self.updates.recv() => self.take_update(update, &mut dirty),
+                Some(event) = self.monitor.next() => self.take_event(&event, &mut dirty),
+                Ok(mut ready) = self.events.readable_mut() => {
+                    while let Some(bytes) = ready.get_inner_mut().next() {
+                        moved.extend(bytemuck::try_pod_read_unaligned::<EndpointEvent>(&bytes).ok());
+                    }
+                    ready.clear_ready();
+                }
+                _ = heartbeat.tick() => dirty.routes = !self.troubles.is_empty() || self.reconciler.has_leftovers(),
+                _ = resync.tick() => {
+                    self.reconciler.resync();
+                    dirty = Dirty::ALL;
+                    if let Err(error) = endpoints::age(&self.local, &mut self.maps, &self.netlink).await {
+                        warn!("cannot age endpoints: {error}");
+                    }
+                }
+            }
+            // What has piled up is handled in one round.
+            while let Ok(update) = self.updates.try_recv() {
+                self.take_update(update, &mut dirty);
+            }
+            while let Some(Some(event)) = self.monitor.next().now_or_never() {
+                self.take_event(&event, &mut dirty);
+            }
+            self.ask_about_moves(&moved).await;
+            self.round(dirty).await;
+        }
+    }
+
+    fn take_update(&mut self, update: Update, dirty: &mut Dirty) {
+        match update {
+            Update::Snapshot(records) => {
+                self.records = records;
+                self.store_synced = status::now();
+                dirty.routes = true;
+            }
+            Update::Put(record) => {
+                self.records.insert(record.subnet, record);
+                dirty.routes = true;
+            }
+            Update::Delete(subnet) => {
+                self.records.remove(&subnet);
+                dirty.routes = true;
+            }
+            Update::Health(health) => {
+                if health != self.health {
+                    match &health {
+                        Health::Ok => info!("the store is in step"),
+                        Health::Degraded { reason } => warn!("{reason}: the last good state stays in force"),
+                    }
+                }
+                self.health = health;
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: &Event, dirty: &mut Dirty) {
+        let ours = |index: u32| {
+            index == self.local.uplink.index || self.local.bridges.iter().any(|bridge| bridge.index == index)
+        };
+        match event {
+            Event::Link(link) => {
+                dirty.links = true;
+                dirty.local |= ours(link.index) || self.config.bridges.contains(&link.name);
+            }
+            Event::LinkGone { index, .. } => {
+                dirty.links = true;
+                dirty.local |= ours(*index);
+            }
+            Event::Neighbour(_) | Event::NeighbourGone(_) | Event::Fdb(_) | Event::FdbGone(_) => {
+                dirty.endpoints = true;
+            }
+            Event::Address { ifindex } => dirty.local |= ours(*ifindex),
+            Event::Route => dirty.next_hops = true,
+            Event::Overrun => *dirty = Dirty::ALL,
+        }
+    }
+
+    async fn ask_about_moves(&self, moved: &[EndpointEvent]) {
+        for event in moved.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
+            let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, &self.netlink).await;
+            if let Err(error) = asked {
+                warn!("cannot ask who has an address: {error}");
+            }
+        }
+    }
+
+    /// Brings everything that is dirty back in step.
+    async fn round(&mut self, dirty: Dirty) {
+        let mut troubles = BTreeSet::new();
+        if dirty.local {
+            self.look_around(&mut troubles).await;
+        }
+        if dirty.links || dirty.local {
+            self.follow_links(&mut troubles).await;
+        }
+        if dirty.endpoints || dirty.links || dirty.local {
+            if let Err(error) = endpoints::sync(&self.local, &mut self.maps, &self.netlink).await {
+                troubles.insert(format!("cannot bring endpoints up to date: {error}"));
+            }
+        }
+        if dirty.next_hops {
+            self.next_hops.clear();
+        }
+        if dirty.routes || dirty.local || dirty.next_hops {
+            self.reconcile(&mut troubles).await;
+            self.say(troubles);
+        }
+        self.write_status();
+    }
+
+    /// Looks up our own interfaces again.
+    async fn look_around(&mut self, troubles: &mut BTreeSet<String>) {
+        let network = self.announcer.network();
+        match Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await {
+            Ok(local) if local == self.local => {}
+            Ok(local) => {
+                info!("this host's interfaces have changed");
+                self.local = local;
+                self.reconciler.resync();
+                self.next_hops.clear();
+                self.announce().await;
+            }
+            Err(error) => drop(troubles.insert(exit::one_line(&error))),
+        }
+    }
+
+    async fn follow_links(&mut self, troubles: &mut BTreeSet<String>) {
+        let synced = match self.netlink.links().await {
+            Ok(links) => self
+                .ports
+                .sync(&self.local, &links, &mut self.programs, &mut self.maps, &self.pins)
+                .map_err(|error| exit::one_line(&error.into())),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = synced {
+            troubles.insert(error);
+        }
+    }
+
+    async fn reconcile(&mut self, troubles: &mut BTreeSet<String>) {
+        self.find_next_hops(troubles).await;
+        let source = match self.announcer.kind() {
+            StoreKind::Etcd => RouteSource::Etcd,
+            StoreKind::File => RouteSource::File,
+        };
+        let next_hop = |ip: Ipv4Addr| self.next_hops.get(&ip).copied().unwrap_or(ip);
+        let (desired, refusals) = desired::fold(&self.local, &self.records, source, next_hop);
+        troubles.extend(refusals);
+        let bridges = self.local.bridge_indexes();
+        match self.reconciler.round(&desired, &bridges, &mut self.maps, &self.netlink).await {
+            Ok(failures) => troubles.extend(failures),
+            Err(error) => drop(troubles.insert(exit::one_line(&error.into()))),
+        }
+    }
+
+    /// Asks the kernel through whom each peer is reached, where that is not known yet.
+    async fn find_next_hops(&mut self, troubles: &mut BTreeSet<String>) {
+        let peers: BTreeSet<Ipv4Addr> = self
+            .records
+            .values()
+            .map(|record| record.public_ip)
+            .filter(|ip| *ip != self.local.public_ip && *ip != self.local.underlay_ip)
+            .collect();
+        self.next_hops.retain(|ip, _| peers.contains(ip));
+        for ip in peers {
+            if self.next_hops.contains_key(&ip) {
+                continue;
+            }
+            match self.netlink.next_hop(ip, Some(self.local.uplink.index)).await {
+                Ok(hop) if hop.local => {
+                    troubles.insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
+                }
+                Ok(hop) => drop(self.next_hops.insert(ip, hop.gateway.unwrap_or(ip))),
+                Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),
+            }
+        }
+    }
+
+    /// Logs troubles that are new, and those that are over.
+    fn say(&mut self, troubles: BTreeSet<String>) {
+        for trouble in troubles.difference(&self.troubles) {
+            warn!("{trouble}");
+        }
+        for trouble in self.troubles.difference(&troubles) {
+            info!("settled: {trouble}");
+        }
+        self.troubles = troubles;
+    }
+
+    fn write_status(&mut self) {
+        let mut status = self.identity();
+        status.heartbeat = status::now();
+        status.pid = std::process::id();
+        status.store_kind = self.announcer.kind() as u32;
+        let message = match &self.health {
+            Health::Degraded { reason } => Some(reason.clone()),
+            Health::Ok => {
+                self.store_synced = status.heartbeat;
+                self.troubles.iter().next().cloned()
+            }
+        };
+        let whole = self.health == Health::Ok;
+        status.store_state = if whole { StoreState::Ok as u32 } else { StoreState::Degraded as u32 };
+        status.store_synced = self.store_synced;
+        status.message = status::field(message.as_deref().unwrap_or_default());
+        if let Err(error) = self.maps.put_status(status) {
+            error!("cannot write the status: {}", exit::one_line(&error.into()));
+        }
+    }
+
+    /// The part of the status that changes seldom.
+    fn identity(&self) -> overlay_common::map::Status {
+        let mut status = status::empty();
+        status.netns_cookie = crate::netlink::netns::cookie().unwrap_or_default();
+        status.started = self.started;
+        status.uplink = self.local.uplink.index;
+        status.mtu = self.local.mtu;
+        status.public_ip = self.local.public_ip.into();
+        status.node_name = status::field(&self.config.node_name);
+        status.uplink_name = status::field(&self.local.uplink.name);
+        status
+    }
+
+    /// Ends in order: the data path stays, or every trace goes.
+    async fn end(mut self) -> anyhow::Result<u8> {
+        self.announcer.stop().await;
+        match self.config.on_exit {
+            OnExit::Keep => {
+                let mut status = self.maps.status()?;
+                status.pid = 0;
+                self.maps.put_status(status)?;
+                info!("ended; the data path goes on forwarding (`overlayd detach` removes it)");
+                Ok(exit::OK)
+            }
+            OnExit::Detach => {
+                info!("detaching");
+                detach::everything(&self.pins, self.state_dir, Some(&self.state), &self.netlink).await
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Starting: look at everything first, then change the kernel in an order in which no packet is misled,
+//! announce last. A first start that fails undoes itself; a later one leaves the running data path alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use anyhow::{Context, ensure};
+use ipnet::Ipv4Net;
+use nix::unistd::geteuid;
+use overlay_common::{Be16, Mac, Vni, map::Node};
+use tokio::io::unix::AsyncFd;
+use tracing::{info, warn};
+
+use super::{Daemon, Dirty, announce};
+use crate::{
+    config::{Config, StoreConfig},
+    datapath::{load::Programs, map::Maps, pin::Pins},
+    detach,
+    local::Local,
+    netlink::{Monitor, Netlink, netns},
+    ports::Ports,
+    reconcile::{Reconciler, desired},
+    state::{State, StateDir, derive_vtep_mac},
+    status,
+    store::{EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError},
+    sysctl,
+};
+
+/// What was found out before anything was changed.
+struct Survey {
+    local: Local,
+    store: Arc<dyn Store>,
+    network: Option<NetworkConfig>,
+    records: BTreeMap<Ipv4Net, PeerSubnet>,
+    health: Health,
+    state: State,
+}
+
+pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
+    ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
+    let (netlink, monitor) = Netlink::connect()?;
+    // Before the state directory is made: the commonest mistakes leave nothing at all.
+    Local::discover(&config, None, Mac::default(), &netlink).await?;
+    let pins = Pins::new(&config.pin_dir);
+    let adopting = pins.exist();
+    if adopting {
+        refuse_foreign_pins(&pins)?;
+    }
+    let known = config.state_dir.exists();
+    let state_dir = StateDir::lock(&config.state_dir)?;
+    let survey = match survey(&config, &state_dir, &netlink, adopting).await {
+        Ok(survey) => survey,
+        Err(error) => {
+            if !known {
+                state_dir.remove()?;
+            }
+            return Err(error);
+        }
+    };
+    let mut undo = survey.state.clone();
+    undo.announcements.clear();
+    match bring_up(config, survey, &state_dir, &pins, &netlink).await {
+        Ok(parts) => parts.into_daemon(state_dir, pins, netlink, monitor).await,
+        Err(error) if adopting => Err(error),
+        Err(error) => {
+            detach::kernel(&pins, Some(&undo), &netlink).await?;
+            if known { state_dir.write(&undo)? } else { state_dir.remove()? }
+            Err(error)
+        }
+    }
+}
+
+/// Pins of another namespace hold its programs: adopting them would tear them from their interfaces.
+fn refuse_foreign_pins(pins: &Pins) -> anyhow::Result<()> {
+    let cookie = Maps::open(pins)?.status()?.netns_cookie;
+    ensure!(
+        cookie == 0 || cookie == netns::cookie()?,
+        "pin directory {} belongs to overlayd in another network namespace: choose another --pin-dir",
+        pins.root().display()
+    );
+    Ok(())
+}
+
+fn open_store(config: &Config, state: Option<&State>) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match &config.store {
+        StoreConfig::Etcd { endpoints, prefix } => Arc::new(EtcdStore::new(EtcdOptions {
+            endpoints: endpoints.clone(),
+            prefix: prefix.clone(),
+            previous: state.map(|state| state.announcements.clone()).unwrap_or_default(),
+        })?),
+        StoreConfig::File(path) => Arc::new(FileStore::new(path.clone())),
+    })
+}
+
+async fn survey(
+    config: &Config,
+    state_dir: &StateDir,
+    netlink: &Netlink,
+    adopting: bool,
+) -> anyhow::Result<Survey> {
+    let old = state_dir.read()?;
+    let store = open_store(config, old.as_ref())?;
+    let heard = async { Ok::<_, StoreError>((store.network().await?, store.list().await?)) }.await;
+    let (network, records, health) = match heard {
+        Ok((network, records)) => (network, records, Health::Ok),
+        // A data path is there and forwards: going on with it beats not starting.
+        Err(error) if adopting => {
+            let remembered = old.as_ref().and_then(|state| state.network);
+            let network = remembered.map(|(vni, port)| NetworkConfig {
+                network: None,
+                vni: Vni::new(vni).ok(),
+                port: Some(port),
+            });
+            (network, BTreeMap::new(), Health::Degraded { reason: error.to_string() })
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let remembered = old.as_ref().map(|state| state.vtep_mac.parse()).transpose()?;
+    let mut local = Local::discover(config, network, remembered.unwrap_or_default(), netlink).await?;
+    if remembered.is_none() {
+        local.vtep_mac = derive_vtep_mac(&config.node_name, local.underlay_ip);
+    }
+    say_overruled(config, &local);
+    let mut state = old.unwrap_or_else(|| State::new(&config.node_name, local.vtep_mac));
+    refuse_overlap(&local, &records, &state)?;
+    state.node_name.clone_from(&config.node_name);
+    Ok(Survey { local, store, network, records, health, state })
+}
+
+/// The store's VNI and port win over the flags'; who set another one by flag should hear of it.
+fn say_overruled(config: &Config, local: &Local) {
+    if local.vni != config.vni {
+        info!("VNI {} of the store's configuration is used, not {}", local.vni, config.vni);
+    }
+    if local.port != config.port {
+        info!("UDP port {} of the store's configuration is used, not {}", local.port, config.port);
+    }
+}
+
+/// A peer that holds (part of) our subnet already: starting would split the network's opinion.
+fn refuse_overlap(local: &Local, records: &BTreeMap<Ipv4Net, PeerSubnet>, state: &State) -> anyhow::Result<()> {
+    for record in records.values() {
+        let ours = record.public_ip == local.public_ip
+            || state.announcements.iter().any(|own| own.subnet == record.subnet && own.public_ip == record.public_ip);
+        if ours {
+            continue;
+        }
+        for bridge in &local.bridges {
+            ensure!(
+                !desired::overlaps(record.subnet, bridge.address),
+                desired::overlap_message(record, &bridge.name, bridge.address)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What bringing up yields.
+struct Parts {
+    config: Config,
+    survey: Survey,
+    programs: Programs,
+    maps: Maps,
+    ports: Ports,
+}
+
+async fn bring_up(
+    config: Config,
+    mut survey: Survey,
+    state_dir: &StateDir,
+    pins: &Pins,
+    netlink: &Netlink,
+) -> anyhow::Result<Parts> {
+    pins.prepare()?;
+    remember(&config, &mut survey);
+    state_dir.write(&survey.state)?;
+    let local = &survey.local;
+    let mut programs = Programs::load(pins)?;
+    let mut maps = Maps::open(pins)?;
+    maps.put_node(Node { vtep_mac: local.vtep_mac, port: Be16::new(local.port), vni: local.vni.key() })?;
+    survey.state.sysctls.extend(stop_redirects(local)?);
+    state_dir.write(&survey.state)?;
+    let mut ports = Ports::default();
+    let links = netlink.links().await?;
+    ports.sync(local, &links, &mut programs, &mut maps, pins)?;
+    match survey.store.claim(&announce::announcements(local)).await {
+        Ok(()) => {}
+        // Announcing goes on trying.
+        Err(StoreError::Unreachable(reason)) => survey.health = Health::Degraded { reason },
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Parts { config, survey, programs, maps, ports })
+}
+
+/// Notes everything that a detach will need, before it is done.
+fn remember(config: &Config, survey: &mut Survey) {
+    let new = announce::announcements(&survey.local);
+    // Subnets that were this host's before stay noted until they have been taken back.
+    let state = &mut survey.state;
+    state.announcements.retain(|old| !new.iter().any(|new| new.subnet == old.subnet));
+    state.announcements.extend(new);
+    state.network = Some((survey.local.vni.get(), survey.local.port));
+    state.bridges.clone_from(&config.bridges);
+    state.note_store(&config.store);
+}
+
+/// Packets that go back out of the bridge they came from, as those on the slow path do, would make the
+/// kernel send redirects, and keep it from sending time-exceeded.
+fn stop_redirects(local: &Local) -> anyhow::Result<Vec<sysctl::Saved>> {
+    let mut saved = Vec::new();
+    for interface in std::iter::once("all").chain(local.bridges.iter().map(|bridge| bridge.name.as_str())) {
+        saved.extend(sysctl::Saved::change(&sysctl::ipv4_conf(interface, "send_redirects"), "0")?);
+    }
+    Ok(saved)
+}
+
+impl Parts {
+    async fn into_daemon(
+        self,
+        state_dir: StateDir,
+        pins: Pins,
+        netlink: Netlink,
+        monitor: Monitor,
+    ) -> anyhow::Result<Daemon> {
+        let Self { config, survey, programs, maps, ports } = self;
+        let events = AsyncFd::new(Maps::events(&pins)?).context("cannot wait for events of the programs")?;
+        let (announcer, updates) = announce::Announcer::new(survey.store, survey.network);
+        let degraded = survey.health != Health::Ok;
+        let mut daemon = Daemon {
+            config,
+            local: survey.local,
+            state: survey.state,
+            state_dir,
+            pins,
+            programs,
+            maps,
+            events,
+            netlink,
+            monitor,
+            announcer,
+            updates,
+            records: survey.records,
+            next_hops: HashMap::new(),
+            ports,
+            reconciler: Reconciler::default(),
+            health: survey.health,
+            store_synced: if degraded { 0 } else { status::now() },
+            started: status::now(),
+            troubles: BTreeSet::new(),
+        };
+        daemon.first_round(degraded).await;
+        Ok(daemon)
+    }
+}
+
+impl Daemon {
+    /// The first round, and the word that everything is in place.
+    async fn first_round(&mut self, degraded: bool) {
+        if degraded {
+            // Without the store's word, what the maps hold is the last good state.
+            if let Health::Degraded { reason } = &self.health {
+                warn!("{reason}: the routes of the last run stay in force");
+            }
+            self.round(Dirty { links: true, endpoints: true, ..Dirty::default() }).await;
+        } else {
+            self.round(Dirty { links: true, endpoints: true, routes: true, ..Dirty::default() }).await;
+        }
+        self.announce().await;
+        self.announcer.watch();
+        info!(
+            node = %self.config.node_name,
+            uplink = %self.local.uplink.name,
+            public_ip = %self.local.public_ip,
+            vni = %self.local.vni,
+            port = self.local.port,
+            mtu = self.local.mtu,
+            peers = self.next_hops.len(),
+            "ready"
+        );
+    }
+}

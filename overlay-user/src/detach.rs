@@ -1,0 +1,115 @@
+//! Removing every trace: the announcement first, so that peers stop sending; then links, programs, maps,
+//! routes, neighbours and settings; the state directory last, since it tells a second try what is left.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::ensure;
+use nix::unistd::geteuid;
+use overlay_common::Mac;
+use tracing::warn;
+
+use crate::{
+    datapath::{map::Maps, pin::Pins},
+    exit,
+    netlink::{Netlink, netns},
+    reconcile::observe::ROUTE_PROTOCOL,
+    state::{State, StateDir},
+    store::{EtcdOptions, EtcdStore, Store},
+};
+
+/// How long a running daemon may take to end.
+const DAEMON_ENDS: Duration = Duration::from_secs(15);
+
+/// `overlayd detach`: ends a running daemon and removes everything. Returns the exit code.
+///
+/// # Errors
+/// One line where something could not be removed; calling it again goes on from there.
+pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
+    ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
+    let pins = Pins::new(pin_dir);
+    if !pins.exist() && !state_dir.exists() {
+        eprintln!("overlayd: nothing to detach: no pins under {}, no state in {}", pin_dir.display(), state_dir.display());
+        return Ok(exit::OK);
+    }
+    let (netlink, _monitor) = Netlink::connect()?;
+    if pins.exist() {
+        // Maps of another size cannot be read, and need not be, to be removed.
+        let cookie = Maps::open(&pins).and_then(|maps| maps.status()).map_or(0, |status| status.netns_cookie);
+        ensure!(
+            cookie == 0 || cookie == netns::cookie()?,
+            "pin directory {} belongs to overlayd in another network namespace: detach it there",
+            pin_dir.display()
+        );
+    }
+    let state_dir = StateDir::take_over(state_dir, DAEMON_ENDS)?;
+    let state = state_dir.read()?;
+    everything(&pins, state_dir, state.as_ref(), &netlink).await
+}
+
+/// Removes everything. Returns [`exit::DEGRADED`], with the state kept, where a key in etcd is left.
+///
+/// # Errors
+/// As [`run`].
+pub async fn everything(
+    pins: &Pins,
+    state_dir: StateDir,
+    state: Option<&State>,
+    netlink: &Netlink,
+) -> anyhow::Result<u8> {
+    let left = match state {
+        Some(state) => withdraw(state).await.err(),
+        None => None,
+    };
+    kernel(pins, state, netlink).await?;
+    match (left, state) {
+        (Some(left), Some(state)) => {
+            // The kernel is as it was; only the announcements are left to take back.
+            state_dir.write(&State { sysctls: Vec::new(), bridges: Vec::new(), ..state.clone() })?;
+            eprintln!("overlayd: detached from this host, but {left}");
+            Ok(exit::DEGRADED)
+        }
+        _ => {
+            state_dir.remove()?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+/// Takes our announcements back.
+async fn withdraw(state: &State) -> anyhow::Result<()> {
+    let Some(etcd) = &state.etcd else { return Ok(()) };
+    if state.announcements.is_empty() {
+        return Ok(());
+    }
+    let store = EtcdStore::new(EtcdOptions {
+        endpoints: etcd.endpoints.clone(),
+        prefix: etcd.prefix.clone(),
+        previous: state.announcements.clone(),
+    })?;
+    Ok(store.withdraw(&state.announcements).await?)
+}
+
+/// Removes everything from the kernel.
+///
+/// # Errors
+/// One line for the first thing that cannot be removed.
+pub async fn kernel(pins: &Pins, state: Option<&State>, netlink: &Netlink) -> anyhow::Result<()> {
+    pins.remove()?;
+    for route in netlink.routes(ROUTE_PROTOCOL).await? {
+        netlink.delete_route(&route, ROUTE_PROTOCOL).await?;
+    }
+    for bridge in netlink.links().await?.iter().filter(|link| link.kind.as_deref() == Some("bridge")) {
+        for neighbour in netlink.neighbours(bridge.index).await? {
+            if neighbour.mac == Some(Mac::OVERLAY_NEIGHBOUR) {
+                netlink.delete_neighbour(bridge.index, neighbour.ip).await?;
+            }
+        }
+    }
+    for saved in state.into_iter().flat_map(|state| &state.sysctls) {
+        // A bridge that is gone took its settings along.
+        if let Err(error) = saved.restore() {
+            warn!("{error}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! Endpoints: where local addresses live. The programs enter who speaks; here the stronger authorities
+//! are heard (the bridge's own address, the kernel's neighbour entries), moves are decided, and who has
+//! fallen silent is asked before it is forgotten.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use overlay_common::{
+    Mac,
+    addr::MapIp,
+    map::{Endpoint, EndpointKey, EndpointSource, Port, endpoint_flag, port_flag},
+};
+use tracing::{debug, info};
+
+use crate::{
+    datapath::{DatapathError, map::Maps},
+    local::{Bridge, Local},
+    netlink::{FdbKind, Neighbour, Netlink, NetlinkError, NudState},
+};
+
+/// How long an endpoint may be silent before the kernel is made to ask for it.
+const SILENT_AFTER: u64 = 120 * NANOSECONDS;
+/// How long it may stay silent, asked again and again, before it is forgotten.
+const FORGOTTEN_AFTER: u64 = 180 * NANOSECONDS;
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Why the endpoints could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// A map refused.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The kernel's tables could not be read.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// Where the kernel thinks an address lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    ifindex: u32,
+    mac: Mac,
+}
+
+/// Enters the bridges' own addresses, and what the kernel's neighbour tables say; removes endpoints of
+/// interfaces that are no ports any more; recounts what the programs learned.
+///
+/// # Errors
+/// [`EndpointError`].
+pub async fn sync(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(), EndpointError> {
+    let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
+    let mut endpoints: BTreeMap<EndpointKey, Endpoint> = maps.endpoints()?.into_iter().collect();
+    remove_orphans(local, &ports, &mut endpoints, maps)?;
+    for bridge in &local.bridges {
+        put_gateway(local, bridge, &endpoints, maps)?;
+        let places = places(bridge, netlink).await?;
+        for (ip, place) in places {
+            let key = EndpointKey { vni: local.vni.key(), ip: ip.into() };
+            let Some(port) = ports.get(&place.ifindex) else { continue };
+            if let Some(endpoint) = settle(endpoints.get(&key), place, port, monotonic_now()) {
+                debug!(%ip, ifindex = place.ifindex, mac = %place.mac, "endpoint from the neighbour table");
+                maps.put_endpoint(key, endpoint)?;
+                endpoints.insert(key, endpoint);
+            }
+        }
+    }
+    recount(&ports, &endpoints, maps)
+}
+
+/// Removes endpoints behind interfaces that are gone, and gateways that are none any more.
+fn remove_orphans(
+    local: &Local,
+    ports: &BTreeMap<u32, Port>,
+    endpoints: &mut BTreeMap<EndpointKey, Endpoint>,
+    maps: &mut Maps,
+) -> Result<(), DatapathError> {
+    let gateways: BTreeSet<EndpointKey> = local.bridges.iter().map(|bridge| gateway_key(local, bridge)).collect();
+    let orphans: Vec<EndpointKey> = endpoints
+        .iter()
+        .filter(|(key, endpoint)| {
+            let stale_gateway = endpoint.flags & endpoint_flag::HOST != 0 && !gateways.contains(key);
+            stale_gateway || !ports.contains_key(&endpoint.ifindex) || key.vni != local.vni.key()
+        })
+        .map(|(key, _)| *key)
+        .collect();
+    for key in orphans {
+        maps.delete_endpoint(key)?;
+        endpoints.remove(&key);
+    }
+    Ok(())
+}
+
+fn gateway_key(local: &Local, bridge: &Bridge) -> EndpointKey {
+    EndpointKey { vni: local.vni.key(), ip: bridge.address.addr().into() }
+}
+
+/// The bridge's own address, so that packets for the host find it and no container can claim it.
+fn put_gateway(
+    local: &Local,
+    bridge: &Bridge,
+    endpoints: &BTreeMap<EndpointKey, Endpoint>,
+    maps: &mut Maps,
+) -> Result<(), DatapathError> {
+    let gateway = Endpoint {
+        last_seen: 0,
+        ifindex: bridge.index,
+        flags: endpoint_flag::HOST,
+        source: EndpointSource::Gateway as u32,
+        mac: bridge.mac,
+        gateway_mac: bridge.mac,
+    };
+    let key = gateway_key(local, bridge);
+    if endpoints.get(&key) == Some(&gateway) { Ok(()) } else { maps.put_endpoint(key, gateway) }
+}
+
+/// What the neighbour table (address to MAC) and the FDB (MAC to port) together say.
+async fn places(bridge: &Bridge, netlink: &Netlink) -> Result<BTreeMap<Ipv4Addr, Place>, NetlinkError> {
+    let fdb: BTreeMap<Mac, u32> = netlink
+        .fdb(bridge.index)
+        .await?
+        .into_iter()
+        .filter(|entry| entry.kind != FdbKind::Local && entry.ifindex != bridge.index)
+        .map(|entry| (entry.mac, entry.ifindex))
+        .collect();
+    let neighbours = netlink.neighbours(bridge.index).await?;
+    Ok(neighbours
+        .into_iter()
+        .filter(|neighbour| neighbour.is_valid() && bridge.address.contains(&neighbour.ip))
+        .filter_map(|neighbour| {
+            let mac = neighbour.mac?;
+            Some((neighbour.ip, Place { ifindex: *fdb.get(&mac)?, mac }))
+        })
+        .collect())
+}
+
+/// The entry that a neighbour's place makes of the one there is; `None` where it changes nothing. A
+/// stronger authority stays.
+fn settle(old: Option<&Endpoint>, place: Place, port: &Port, now: u64) -> Option<Endpoint> {
+    let source = EndpointSource::Neighbour as u32;
+    if let Some(old) = old {
+        let same = old.ifindex == place.ifindex && old.mac == place.mac && old.gateway_mac == port.gateway_mac;
+        if old.source > source || (same && old.source == source) {
+            return None;
+        }
+    }
+    let same_place = old.filter(|old| old.ifindex == place.ifindex);
+    Some(Endpoint {
+        last_seen: same_place.map_or(now, |old| old.last_seen),
+        ifindex: place.ifindex,
+        flags: if port.flags & port_flag::PEER != 0 { endpoint_flag::PEER } else { 0 },
+        source,
+        mac: place.mac,
+        gateway_mac: port.gateway_mac,
+    })
+}
+
+/// Tells the programs how much they have learned on each port that is still there.
+fn recount(
+    ports: &BTreeMap<u32, Port>,
+    endpoints: &BTreeMap<EndpointKey, Endpoint>,
+    maps: &mut Maps,
+) -> Result<(), EndpointError> {
+    let mut learned: BTreeMap<u32, u32> = BTreeMap::new();
+    for endpoint in endpoints.values().filter(|endpoint| endpoint.source == EndpointSource::Spoken as u32) {
+        *learned.entry(endpoint.ifindex).or_default() += 1;
+    }
+    for (ifindex, port) in ports {
+        let count = learned.get(ifindex).copied().unwrap_or(0);
+        // The programs count on meanwhile; only a count that is too high keeps anybody out.
+        if port.learned > count {
+            maps.put_port(*ifindex, Port { learned: count, ..*port })?;
+        }
+    }
+    Ok(())
+}
+
+/// An address spoke from another place than the one it is known at. The kernel is made to ask who has it;
+/// the answer comes as a neighbour event, and [`sync`] acts on that.
+///
+/// # Errors
+/// [`NetlinkError`] where the kernel cannot be made to ask.
+pub async fn confirm_move(local: &Local, ip: MapIp, ifindex: u32, netlink: &Netlink) -> Result<(), NetlinkError> {
+    let Some(ip) = ip.to_v4() else { return Ok(()) };
+    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.address.contains(&ip)) else { return Ok(()) };
+    if ip == bridge.address.addr() {
+        return Ok(());
+    }
+    info!(%ip, ifindex, "address speaks from another port than the one it is known on: asking who has it");
+    probe(bridge, ip, netlink).await
+}
+
+/// Makes the kernel ask for an address, by ARP.
+async fn probe(bridge: &Bridge, ip: Ipv4Addr, netlink: &Netlink) -> Result<(), NetlinkError> {
+    let neighbours = netlink.neighbours(bridge.index).await?;
+    let known = neighbours.iter().find(|neighbour| neighbour.ip == ip);
+    if known.is_some_and(|neighbour| matches!(neighbour.state, NudState::Permanent | NudState::NoArp)) {
+        // Somebody's own word, which a probe would overwrite.
+        return Ok(());
+    }
+    let mac = known.filter(|neighbour| neighbour.is_valid()).and_then(|neighbour| neighbour.mac);
+    netlink.probe_neighbour(bridge.index, ip, mac).await
+}
+
+/// What silence means for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    /// It spoke lately, or is not subject to ageing.
+    None,
+    /// It answered the kernel, though the programs have not seen it speak.
+    Answered,
+    /// It should be asked.
+    Ask,
+    /// It was asked and did not answer.
+    Gone,
+}
+
+fn silence(endpoint: &Endpoint, neighbour: Option<&Neighbour>, now: u64) -> Silence {
+    if endpoint.source >= EndpointSource::Docker as u32 {
+        return Silence::None;
+    }
+    let silent = now.saturating_sub(endpoint.last_seen);
+    if silent < SILENT_AFTER {
+        return Silence::None;
+    }
+    match neighbour.map(|neighbour| neighbour.state) {
+        Some(NudState::Reachable | NudState::Permanent | NudState::NoArp) => Silence::Answered,
+        Some(NudState::Failed) | None if silent >= FORGOTTEN_AFTER => Silence::Gone,
+        _ => Silence::Ask,
+    }
+}
+
+/// Asks for endpoints that have fallen silent, and forgets those that do not answer. Called every few
+/// seconds.
+///
+/// # Errors
+/// [`EndpointError`].
+pub async fn age(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(), EndpointError> {
+    let now = monotonic_now();
+    for bridge in &local.bridges {
+        let neighbours: BTreeMap<Ipv4Addr, Neighbour> =
+            netlink.neighbours(bridge.index).await?.into_iter().map(|neighbour| (neighbour.ip, neighbour)).collect();
+        for (key, endpoint) in maps.endpoints()? {
+            let Some(ip) = key.ip.to_v4().filter(|ip| bridge.address.contains(ip)) else { continue };
+            match silence(&endpoint, neighbours.get(&ip), now) {
+                Silence::None => {}
+                Silence::Answered => maps.put_endpoint(key, Endpoint { last_seen: now, ..endpoint })?,
+                Silence::Ask => probe(bridge, ip, netlink).await?,
+                Silence::Gone => {
+                    info!(%ip, ifindex = endpoint.ifindex, "endpoint is silent and does not answer: forgotten");
+                    maps.delete_endpoint(key)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the programs' clock.
+pub fn monotonic_now() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| time.tv_sec() as u64 * NANOSECONDS + time.tv_nsec() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 5]);
+
+    fn endpoint(ifindex: u32, source: EndpointSource) -> Endpoint {
+        Endpoint { last_seen: 7, ifindex, source: source as u32, mac: MAC, ..Endpoint::default() }
+    }
+
+    #[test]
+    fn authorities_in_order() {
+        let place = Place { ifindex: 10, mac: MAC };
+        let port = Port { flags: port_flag::PEER, ..Port::default() };
+        let settled = |old| settle(old, place, &port, 99);
+        let fresh = settled(None).unwrap();
+        assert_eq!((fresh.ifindex, fresh.flags, fresh.last_seen), (10, endpoint_flag::PEER, 99));
+        assert_eq!(settled(Some(&endpoint(11, EndpointSource::Spoken))).unwrap().ifindex, 10);
+        let confirmed = settled(Some(&endpoint(10, EndpointSource::Spoken))).unwrap();
+        assert_eq!((confirmed.source, confirmed.last_seen), (EndpointSource::Neighbour as u32, 7));
+        assert_eq!(settled(Some(&endpoint(10, EndpointSource::Neighbour))), None);
+        assert_eq!(settled(Some(&endpoint(11, EndpointSource::Neighbour))).unwrap().ifindex, 10);
+        assert_eq!(settled(Some(&endpoint(11, EndpointSource::Docker))), None);
+        assert_eq!(settled(Some(&endpoint(3, EndpointSource::Gateway))), None);
+    }
+
+    #[test]
+    fn silent_endpoints_are_asked_before_they_are_forgotten() {
+        let now = 1_000 * NANOSECONDS;
+        let seen = |ago: u64| Endpoint { last_seen: now - ago, ..endpoint(10, EndpointSource::Neighbour) };
+        let neighbour = |state| Neighbour { ifindex: 3, ip: Ipv4Addr::LOCALHOST, mac: Some(MAC), state };
+        let judge = |ago, state: Option<NudState>| silence(&seen(ago), state.map(neighbour).as_ref(), now);
+        assert_eq!(judge(NANOSECONDS, None), Silence::None);
+        assert_eq!(judge(SILENT_AFTER, None), Silence::Ask);
+        assert_eq!(judge(SILENT_AFTER, Some(NudState::Stale)), Silence::Ask);
+        assert_eq!(judge(SILENT_AFTER, Some(NudState::Reachable)), Silence::Answered);
+        assert_eq!(judge(FORGOTTEN_AFTER, Some(NudState::Probe)), Silence::Ask);
+        assert_eq!(judge(FORGOTTEN_AFTER, Some(NudState::Failed)), Silence::Gone);
+        assert_eq!(judge(FORGOTTEN_AFTER, None), Silence::Gone);
+        let gateway = Endpoint { last_seen: 0, ..endpoint(3, EndpointSource::Gateway) };
+        assert_eq!(silence(&gateway, None, now), Silence::None);
+    }
+}

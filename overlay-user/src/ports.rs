@@ -1,0 +1,195 @@
+//! Bridges, their ports and the uplink: the map entries and attachments that each needs, followed as links
+//! come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use overlay_common::map::{Port, Subnet, Uplink, port_flag, program};
+use tracing::{debug, info, warn};
+
+use crate::{
+    datapath::{
+        DatapathError,
+        attach::{self, Attachment, known_program},
+        load::Programs,
+        map::{Maps, RouteKey},
+        pin::Pins,
+    },
+    local::{Bridge, Local},
+    netlink::Link,
+};
+
+/// What is attached.
+#[derive(Debug, Default)]
+pub struct Ports {
+    attached: BTreeSet<Attachment>,
+}
+
+impl Ports {
+    /// Puts programs and entries where `links` (all of this namespace) and `local` want them, and removes
+    /// those of links that are gone. A link that vanishes meanwhile is none.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where the uplink or a bridge cannot be attached. A single port that cannot is
+    /// named in the log and tried again at the next call: its packets go by way of the bridge until then.
+    pub fn sync(
+        &mut self,
+        local: &Local,
+        links: &[Link],
+        programs: &mut Programs,
+        maps: &mut Maps,
+        pins: &Pins,
+    ) -> Result<(), DatapathError> {
+        let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
+        let wanted = wanted(local, links);
+        self.entries(local, links, maps)?;
+        for attachment in &wanted {
+            if self.attached.contains(attachment) {
+                continue;
+            }
+            let Some(name) = names.get(&attachment.ifindex) else { continue };
+            match attach::attach(programs, pins, attachment, name) {
+                Ok(adopted) => {
+                    debug!(interface = name, program = attachment.program, adopted, "attached");
+                    self.attached.insert(attachment.clone());
+                }
+                Err(error) if essential(local, attachment.ifindex) => return Err(error),
+                Err(error) => warn!("{error}: its packets go by way of the bridge"),
+            }
+        }
+        self.remove(&wanted, maps, pins)
+    }
+
+    /// Writes the entries that the programs need before they are attached.
+    fn entries(&self, local: &Local, links: &[Link], maps: &mut Maps) -> Result<(), DatapathError> {
+        maps.put_uplink(local.uplink.index, Uplink { addr: local.underlay_ip.octets() })?;
+        let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
+        for bridge in &local.bridges {
+            put(maps, &ports, bridge.index, port(local, bridge, port_flag::BRIDGE))?;
+            for link in links.iter().filter(|link| link.master == Some(bridge.index)) {
+                let flags = if link.peer_elsewhere { port_flag::PEER } else { 0 };
+                put(maps, &ports, link.index, port(local, bridge, flags))?;
+            }
+            let subnet = Subnet {
+                bridge: bridge.index,
+                gateway: bridge.address.addr().octets(),
+                broadcast: bridge.address.broadcast().octets(),
+            };
+            maps.put_subnet(RouteKey::new(local.vni, bridge.address), subnet)?;
+        }
+        let known: BTreeSet<RouteKey> =
+            local.bridges.iter().map(|bridge| RouteKey::new(local.vni, bridge.address)).collect();
+        for (key, _) in maps.subnets()? {
+            if !known.contains(&key) {
+                maps.delete_subnet(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what belongs to links that are no ports of ours (any more).
+    fn remove(&mut self, wanted: &BTreeSet<Attachment>, maps: &mut Maps, pins: &Pins) -> Result<(), DatapathError> {
+        for (ifindex, name) in pins.pinned_links()? {
+            let Some(program) = known_program(&name) else { continue };
+            let attachment = Attachment { ifindex, program };
+            if !wanted.contains(&attachment) {
+                info!(ifindex, program, "detaching from a link that is gone or left its bridge");
+                attach::detach(pins, &attachment)?;
+                self.attached.remove(&attachment);
+            }
+        }
+        self.attached.retain(|attachment| wanted.contains(attachment));
+        let indexes: BTreeSet<u32> = wanted.iter().map(|attachment| attachment.ifindex).collect();
+        for (ifindex, _) in maps.ports()? {
+            if !indexes.contains(&ifindex) {
+                maps.delete_port(ifindex)?;
+            }
+        }
+        for (ifindex, _) in maps.uplinks()? {
+            if !indexes.contains(&ifindex) {
+                maps.delete_uplink(ifindex)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The uplink and the bridges: without them there is no overlay.
+fn essential(local: &Local, ifindex: u32) -> bool {
+    ifindex == local.uplink.index || local.bridges.iter().any(|bridge| bridge.index == ifindex)
+}
+
+fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
+    let mut wanted = BTreeSet::new();
+    wanted.insert(Attachment { ifindex: local.uplink.index, program: program::UPLINK_INGRESS });
+    for bridge in &local.bridges {
+        wanted.insert(Attachment { ifindex: bridge.index, program: program::WORKLOAD_EGRESS });
+        wanted.insert(Attachment { ifindex: bridge.index, program: program::BRIDGE_EGRESS });
+        let ports = links.iter().filter(|link| link.master == Some(bridge.index));
+        wanted.extend(ports.map(|link| Attachment { ifindex: link.index, program: program::WORKLOAD_EGRESS }));
+    }
+    let exists: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
+    wanted.retain(|attachment| exists.contains(&attachment.ifindex));
+    wanted
+}
+
+fn port(local: &Local, bridge: &Bridge, flags: u32) -> Port {
+    Port {
+        vni: local.vni.key(),
+        bridge: bridge.index,
+        flags,
+        subnet: bridge.address.network().octets(),
+        mask: bridge.address.netmask().octets(),
+        gateway: bridge.address.addr().octets(),
+        gateway_mac: bridge.mac,
+        padding: [0; 2],
+        learned: 0,
+        last_event_ms: 0,
+    }
+}
+
+/// Writes an entry unless it stands there already; what the programs count in it is kept.
+fn put(maps: &mut Maps, known: &BTreeMap<u32, Port>, ifindex: u32, port: Port) -> Result<(), DatapathError> {
+    let old = known.get(&ifindex);
+    let new = old.map_or(port, |old| Port { learned: old.learned, last_event_ms: old.last_event_ms, ..port });
+    if old == Some(&new) { Ok(()) } else { maps.put_port(ifindex, new) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::tests::local;
+
+    fn link(index: u32, master: Option<u32>) -> Link {
+        Link {
+            index,
+            name: format!("if{index}"),
+            kind: Some("veth".into()),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            master,
+            peer_elsewhere: true,
+        }
+    }
+
+    #[test]
+    fn every_port_of_our_bridges_and_nothing_else() {
+        let links = [link(2, None), link(3, None), link(7, Some(3)), link(8, Some(9)), link(9, None)];
+        let wanted = wanted(&local(), &links);
+        let pairs: Vec<_> = wanted.iter().map(|a| (a.ifindex, a.program)).collect();
+        assert_eq!(
+            pairs,
+            [
+                (2, program::UPLINK_INGRESS),
+                (3, program::BRIDGE_EGRESS),
+                (3, program::WORKLOAD_EGRESS),
+                (7, program::WORKLOAD_EGRESS)
+            ]
+        );
+    }
+
+    #[test]
+    fn links_that_are_gone_want_nothing() {
+        assert!(wanted(&local(), &[]).is_empty());
+    }
+}

@@ -1,0 +1,253 @@
+//! What must outlive the daemon: who this node is, what it announced and changed, so that the next daemon
+//! is the same node and `overlayd detach` can undo everything without it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use overlay_common::Mac;
+use serde::{Deserialize, Serialize};
+
+use crate::{config::StoreConfig, store::Announcement, sysctl};
+
+/// The form of the file; another one is refused rather than guessed at.
+const VERSION: u32 = 1;
+
+/// Where the announcements were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdState {
+    /// The endpoints.
+    pub endpoints: Vec<String>,
+    /// The keys' prefix.
+    pub prefix: String,
+}
+
+/// The content of `state.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The node's name.
+    pub node_name: String,
+    /// Our VTEP's MAC address.
+    pub vtep_mac: String,
+    /// The network's VNI and port when last heard of, for a start without the store.
+    pub network: Option<(u32, u16)>,
+    /// The etcd that the announcements are in, if they are in one.
+    pub etcd: Option<EtcdState>,
+    /// What is announced.
+    pub announcements: Vec<Announcement>,
+    /// The bridges in the overlay, by name.
+    pub bridges: Vec<String>,
+    /// Kernel settings that were changed, with their old values.
+    pub sysctls: Vec<sysctl::Saved>,
+}
+
+/// The state directory, locked: one daemon, or one detach, at a time.
+pub struct StateDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Makes the directory where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// One line, naming the process that holds the lock where there is one.
+    pub fn lock(path: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
+        match try_lock(path)? {
+            Ok(lock) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
+            Err(pid) => bail!(
+                "overlayd already runs with state directory {} (process {pid}): stop it, or choose another --state-dir",
+                path.display()
+            ),
+        }
+    }
+
+    /// As [`StateDir::lock`], but asks a running daemon to end and waits for it.
+    ///
+    /// # Errors
+    /// One line where it does not end in time.
+    pub fn take_over(path: &Path, wait: Duration) -> anyhow::Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
+        let deadline = Instant::now() + wait;
+        let mut asked = None;
+        loop {
+            match try_lock(path)? {
+                Ok(lock) => return Ok(Self { path: path.to_path_buf(), _lock: lock }),
+                Err(pid) if Instant::now() < deadline => {
+                    if asked != Some(pid) {
+                        asked = Some(pid);
+                        // The lock's holder, so the process is a daemon of ours and not a reused number.
+                        if let Ok(raw) = pid.parse() {
+                            let _ = kill(Pid::from_raw(raw), Signal::SIGTERM);
+                        }
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(pid) => bail!("overlayd (process {pid}) does not end: stop it, then detach again"),
+            }
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path.join("state.json")
+    }
+
+    /// Reads the state; `None` where there is none.
+    ///
+    /// # Errors
+    /// One line where the file cannot be read or is not of this form.
+    pub fn read(&self) -> anyhow::Result<Option<State>> {
+        let path = self.file();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let advice = || {
+            format!("{} is not a state file of this version: move it away to start afresh", path.display())
+        };
+        let state: State = serde_json::from_str(&text).with_context(advice)?;
+        if state.version != VERSION {
+            bail!(advice());
+        }
+        Ok(Some(state))
+    }
+
+    /// Replaces the state in one step: after a crash the old or the new one is there, whole.
+    ///
+    /// # Errors
+    /// One line naming the file.
+    pub fn write(&self, state: &State) -> anyhow::Result<()> {
+        let path = self.file();
+        let new = path.with_extension("json.new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(serde_json::to_string_pretty(state)?.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Removes the directory with all that is ours in it.
+    ///
+    /// # Errors
+    /// One line naming the directory.
+    pub fn remove(self) -> anyhow::Result<()> {
+        for name in ["state.json", "state.json.new", "lock"] {
+            match fs::remove_file(self.path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {name} in {}", self.path.display()));
+                }
+                _ => {}
+            }
+        }
+        match fs::remove_dir(&self.path) {
+            // Somebody else's files stay, and so does the directory.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => result.with_context(|| format!("cannot remove {}", self.path.display())),
+        }
+    }
+}
+
+/// Takes the lock, or tells who has it.
+fn try_lock(path: &Path) -> anyhow::Result<Result<Flock<File>, String>> {
+    let lock = path.join("lock");
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&lock);
+    let file = open().with_context(|| format!("cannot open {}", lock.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut held) => {
+            held.set_len(0)
+                .and_then(|()| held.write_all(std::process::id().to_string().as_bytes()))
+                .with_context(|| format!("cannot write {}", lock.display()))?;
+            Ok(Ok(held))
+        }
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let pid = fs::read_to_string(&lock).unwrap_or_default();
+            Ok(Err(if pid.is_empty() { "unknown".to_owned() } else { pid }))
+        }
+        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", lock.display())),
+    }
+}
+
+impl State {
+    /// The state of a node that starts for the first time.
+    pub fn new(node_name: &str, vtep_mac: Mac) -> Self {
+        Self {
+            version: VERSION,
+            node_name: node_name.to_owned(),
+            vtep_mac: vtep_mac.to_string(),
+            network: None,
+            etcd: None,
+            announcements: Vec::new(),
+            bridges: Vec::new(),
+            sysctls: Vec::new(),
+        }
+    }
+
+    /// Notes where announcements are made from now on.
+    pub fn note_store(&mut self, store: &StoreConfig) {
+        self.etcd = match store {
+            StoreConfig::Etcd { endpoints, prefix } => {
+                Some(EtcdState { endpoints: endpoints.clone(), prefix: prefix.clone() })
+            }
+            StoreConfig::File(_) => None,
+        };
+    }
+}
+
+/// The VTEP's MAC address of a new node: the same whenever the same node starts anew. The machine's id
+/// tells machines apart, the name and the address tell nodes on one machine apart.
+pub fn derive_vtep_mac(node_name: &str, underlay_ip: std::net::Ipv4Addr) -> Mac {
+    let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    Mac::derive(format!("{}/{node_name}/{underlay_ip}", machine.trim()).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_survives_and_is_removed_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let held = StateDir::lock(&path).unwrap();
+        assert_eq!(held.read().unwrap(), None);
+        let state = State::new("n1", Mac([2, 0, 0, 0, 0, 1]));
+        held.write(&state).unwrap();
+        assert_eq!(held.read().unwrap(), Some(state));
+        held.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let _held = StateDir::lock(directory.path()).unwrap();
+        let Err(error) = StateDir::lock(directory.path()) else { panic!("locked twice") };
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_file_is_refused_with_advice() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = StateDir::lock(directory.path()).unwrap();
+        for text in ["", "{}", "{\"version\":99}"] {
+            fs::write(directory.path().join("state.json"), text).unwrap();
+            assert!(held.read().unwrap_err().to_string().contains("move it away"));
+        }
+    }
+}
