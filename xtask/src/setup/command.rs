@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 /// Administrators' directories, which a plain user's `PATH` on Debian leaves out.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -13,8 +13,9 @@ const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// Runs a command with its output shown, after a line that shows the command.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("+ {}", shown(command));
-    let status =
-        command.status().with_context(|| format!("cannot start `{}`", command.get_program().display()))?;
+    let status = command
+        .status()
+        .map_err(|error| anyhow!("cannot start `{}`: {error}", command.get_program().display()))?;
     ensure!(status.success(), "`{}` failed: {status}", shown(command));
     Ok(())
 }
@@ -120,7 +121,10 @@ mod tests {
         let error = run(Command::new("sh").args(["-c", "exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "`sh -c 'exit 3'` failed: exit status: 3");
         let error = run(&mut Command::new("no-such-program-anywhere")).unwrap_err();
-        assert_eq!(error.to_string(), "cannot start `no-such-program-anywhere`");
+        assert!(
+            error.to_string().starts_with("cannot start `no-such-program-anywhere`: No such file"),
+            "{error}"
+        );
     }
 
     #[test]
