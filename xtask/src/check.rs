@@ -18,7 +18,7 @@ pub(crate) fn run(_args: &Args) -> Result<()> {
     let target = command::target_dir()?;
     let mut docs = command::cargo(&["doc", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"];
     let mut failed = Vec::new();
     for (name, outcome) in [
         ("fmt", command::run(&mut command::cargo(&["fmt", "--all", "--check"]))),

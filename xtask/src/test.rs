@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio, exit};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, command};
 use tally::Tally;
@@ -47,6 +47,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         let (part, succeeded) = stream(&mut cargo, &mut std::io::stdout())?;
         total.add_run(part, succeeded);
+    }
+    if let (Some(filter), 0) = (&args.filter, total.passed + total.failed) {
+        bail!("no test has a name with `{filter}` in it");
     }
     println!("{total}");
     // An error's message would come after the sums, which are to be the last line.

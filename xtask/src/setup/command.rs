@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 /// Administrators' directories, which a plain user's `PATH` on Debian leaves out.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -13,8 +13,9 @@ const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// Runs a command with its output shown, after a line that shows the command.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("+ {}", shown(command));
-    let status =
-        command.status().with_context(|| format!("cannot start `{}`", command.get_program().display()))?;
+    let status = command
+        .status()
+        .map_err(|error| anyhow!("cannot start `{}`: {error}", command.get_program().display()))?;
     ensure!(status.success(), "`{}` failed: {status}", shown(command));
     Ok(())
 }
@@ -47,11 +48,19 @@ pub(crate) fn workspace() -> PathBuf {
 /// Cargo's target directory, from `CARGO_TARGET_DIR`, cargo's config or the default, made absolute.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     // A relative CARGO_TARGET_DIR counts from the caller's directory, so cargo must be asked from there.
-    let mut metadata = cargo(&["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]);
-    metadata.arg(workspace().join("Cargo.toml")).current_dir(env::current_dir()?);
+    ask_target_dir(metadata().current_dir(env::current_dir()?))
+}
+
+fn metadata() -> Command {
+    let mut command = cargo(&["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]);
+    command.arg(workspace().join("Cargo.toml"));
+    command
+}
+
+fn ask_target_dir(metadata: &mut Command) -> Result<PathBuf> {
     let output = metadata.output().context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("`{}` failed: {}", shown(&metadata), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("`{}` failed: {}", shown(metadata), String::from_utf8_lossy(&output.stderr).trim());
     }
     let metadata: serde_json::Value =
         serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")?;
@@ -120,13 +129,17 @@ mod tests {
         let error = run(Command::new("sh").args(["-c", "exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "`sh -c 'exit 3'` failed: exit status: 3");
         let error = run(&mut Command::new("no-such-program-anywhere")).unwrap_err();
-        assert_eq!(error.to_string(), "cannot start `no-such-program-anywhere`");
+        assert!(
+            error.to_string().starts_with("cannot start `no-such-program-anywhere`: No such file"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn target_dir_is_the_one_this_test_was_built_in() {
-        let target = target_dir().unwrap();
-        let test = env::current_exe().unwrap();
-        assert!(test.starts_with(&target), "{} is not in {}", test.display(), target.display());
+    fn target_dir_is_the_environments_counted_from_the_callers_directory() {
+        let ask =
+            |variable: &str| ask_target_dir(metadata().env("CARGO_TARGET_DIR", variable).current_dir("/tmp"));
+        assert_eq!(ask("/some where").unwrap(), Path::new("/some where"));
+        assert_eq!(ask("below").unwrap(), Path::new("/tmp/below"));
     }
 }

@@ -52,7 +52,8 @@ pub(super) const NEEDS: &[Need] = &[
     need(Set::Docker, Proof::Program("iptables"), &["iptables"]),
     // /usr/bin/docker alone may be a client of an engine elsewhere: the engine is the proof.
     need(Set::Docker, Proof::Program("dockerd"), &["docker.io"]),
-    need(Set::Docker, Proof::Program("docker"), &["docker-cli"]),
+    // Since Debian 13 the client is a package of its own; before, apt does not know that package.
+    need(Set::Docker, Proof::Program("docker"), &["docker-cli", "docker.io"]),
     need(Set::Docker, Proof::Program("containerd"), &["containerd"]),
     need(Set::Docker, Proof::Program("runc"), &["runc"]),
     need(Set::Docker, Proof::StaticBusybox, &["busybox-static"]),
