@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 
 use crate::process::Cmd;
 
@@ -42,10 +45,11 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
     fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }
 
-fn lock() -> Result<nix::fcntl::Flock<fs::File>> {
-    let path = "/run/overlayd-bpffs.lock";
-    let file = fs::File::create(path).with_context(|| format!("cannot write {path}"))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+/// Held on the directory above, which the mount does not hide and which needs no file of ours.
+fn lock() -> Result<Flock<fs::File>> {
+    let path = "/sys/fs";
+    let file = fs::File::open(path).with_context(|| format!("cannot open {path}"))?;
+    Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, e)| e)
         .with_context(|| format!("cannot lock {path}"))
 }
