@@ -80,18 +80,21 @@ impl FromStr for Mac {
 /// section 2.5.5.2), so that both versions share one key type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct MapIp(pub [u8; 16]);
+pub struct MapIp {
+    /// The address, network order. Named, so that `bpftool map dump` has a name for it.
+    pub bytes: [u8; 16],
+}
 
 impl MapIp {
     /// The v4-mapped form of four bytes in network order.
     #[inline(always)]
     pub const fn v4([a, b, c, d]: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
     }
 
     /// The IPv4 address, unless this is a real IPv6 address.
     pub const fn to_v4(self) -> Option<Ipv4Addr> {
-        match self.0 {
+        match self.bytes {
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
             _ => None,
         }

@@ -149,7 +149,7 @@ mod tests {
             src: [172, 16, 199, 17],
             dst: [172, 16, 199, 27],
             port: 4789,
-            vni: Vni::new(0x0102_03).unwrap(),
+            vni: Vni::new(0x0001_0203).unwrap(),
             inner_src: Mac([2, 0, 0, 0, 0, 1]),
             inner_dst: Mac([2, 0, 0, 0, 0, 2]),
         }

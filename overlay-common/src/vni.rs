@@ -41,7 +41,7 @@ impl Vni {
 
     /// The form in which map keys hold it.
     pub const fn key(self) -> VniKey {
-        VniKey(self.0.to_be_bytes())
+        VniKey { bytes: self.0.to_be_bytes() }
     }
 
     /// The three bytes of the VXLAN header.
@@ -69,21 +69,24 @@ impl TryFrom<u32> for Vni {
 /// fit; a value that is no VNI matches no entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct VniKey(pub [u8; 4]);
+pub struct VniKey {
+    /// The number, big-endian. Named, so that `bpftool map dump` has a name for it.
+    pub bytes: [u8; 4],
+}
 
 impl VniKey {
     /// "No VNI": never a network's, used where an entry is about a host as a whole.
-    pub const NONE: Self = Self([0; 4]);
+    pub const NONE: Self = Self { bytes: [0; 4] };
 
     /// From the three bytes of a VXLAN header.
     #[inline(always)]
     pub const fn from_wire([a, b, c]: [u8; 3]) -> Self {
-        Self([0, a, b, c])
+        Self { bytes: [0, a, b, c] }
     }
 
     /// The number, 0 for [`VniKey::NONE`].
     pub const fn get(self) -> u32 {
-        u32::from_be_bytes(self.0)
+        u32::from_be_bytes(self.bytes)
     }
 }
 

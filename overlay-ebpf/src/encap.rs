@@ -138,7 +138,7 @@ fn encap(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel, hop: Hop) -> Result<Verd
         take_ttl(skb, template_len, &frame.ip).map_err(|_| DropReason::EncapFailed)?;
     }
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
-    let [.., a, b, c, d] = tunnel.next_hop.0;
+    let [.., a, b, c, d] = tunnel.next_hop.bytes;
     Ok(Verdict::ToNeighbour { ifindex: tunnel.uplink, next_hop: [a, b, c, d] })
 }
 

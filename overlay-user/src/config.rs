@@ -73,7 +73,13 @@ pub struct Flags {
     #[arg(long, env = "OVERLAYD_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
     /// An etcd endpoint; may be repeated or a list joined by commas [default: http://127.0.0.1:2379]
-    #[arg(long, env = "OVERLAYD_ETCD_ENDPOINTS", value_name = "URL", value_delimiter = ',', conflicts_with = "peers")]
+    #[arg(
+        long,
+        env = "OVERLAYD_ETCD_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ',',
+        conflicts_with = "peers"
+    )]
     #[serde(default)]
     pub etcd_endpoints: Vec<String>,
     /// The prefix of the network's keys in etcd [default: /overlayd/network]
@@ -171,7 +177,11 @@ impl Flags {
             vni: self.vni.or(file.vni),
             port: self.port.or(file.port),
             mtu: self.mtu.or(file.mtu),
-            etcd_endpoints: if file_by_flag { Vec::new() } else { list(self.etcd_endpoints, file.etcd_endpoints) },
+            etcd_endpoints: if file_by_flag {
+                Vec::new()
+            } else {
+                list(self.etcd_endpoints, file.etcd_endpoints)
+            },
             etcd_prefix: if file_by_flag { None } else { self.etcd_prefix.or(file.etcd_prefix) },
             peers: if etcd_by_flag { None } else { self.peers.or(file.peers) },
             pin_dir: self.pin_dir.or(file.pin_dir),
@@ -187,12 +197,17 @@ impl Flags {
     /// One line for the first value that cannot be used: a usage error.
     pub fn check(self) -> anyhow::Result<Config> {
         let Some(iface) = self.iface else {
-            bail!("which interface leads to the other hosts? Name it with --iface, as in `overlayd --iface eth0`");
+            bail!(
+                "which interface leads to the other hosts? Name it with --iface, as in `overlayd --iface eth0`"
+            );
         };
         let bridges = if self.bridges.is_empty() { vec![default::BRIDGE.to_owned()] } else { self.bridges };
         for (n, bridge) in bridges.iter().enumerate() {
             ensure!(!bridges[..n].contains(bridge), "--bridge {bridge} is given twice");
-            ensure!(*bridge != iface, "{iface} cannot be the uplink (--iface) and a bridge (--bridge) at once");
+            ensure!(
+                *bridge != iface,
+                "{iface} cannot be the uplink (--iface) and a bridge (--bridge) at once"
+            );
         }
         let vni = self.vni.map_or(Ok(Vni::DEFAULT), Vni::new).context("--vni")?;
         let port = self.port.unwrap_or(vxlan::PORT);
@@ -210,7 +225,8 @@ impl Flags {
             overlay_common::map::NAME_BYTES - 1
         );
         if let Some(ip) = self.public_ip {
-            let usable = !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !ip.is_broadcast();
+            let usable =
+                !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !ip.is_broadcast();
             ensure!(usable, "--public-ip {ip} is not an address that peers could send to");
         }
         Ok(Config {
@@ -229,7 +245,11 @@ impl Flags {
     }
 }
 
-fn store(peers: Option<PathBuf>, endpoints: Vec<String>, prefix: Option<String>) -> anyhow::Result<StoreConfig> {
+fn store(
+    peers: Option<PathBuf>,
+    endpoints: Vec<String>,
+    prefix: Option<String>,
+) -> anyhow::Result<StoreConfig> {
     if let Some(file) = peers {
         ensure!(
             endpoints.is_empty() && prefix.is_none(),
@@ -247,7 +267,11 @@ fn store(peers: Option<PathBuf>, endpoints: Vec<String>, prefix: Option<String>)
     }
     let prefix = prefix.unwrap_or_else(|| default::ETCD_PREFIX.to_owned());
     let trimmed = prefix.trim_end_matches('/').to_owned();
-    ensure!(trimmed.starts_with('/'), "--etcd-prefix {prefix}: a key like {} is expected", default::ETCD_PREFIX);
+    ensure!(
+        trimmed.starts_with('/'),
+        "--etcd-prefix {prefix}: a key like {} is expected",
+        default::ETCD_PREFIX
+    );
     Ok(StoreConfig::Etcd { endpoints, prefix: trimmed })
 }
 
@@ -274,7 +298,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file = parse_file("iface = \"eth1\"\nvni = 7\nbridge = [\"br0\", \"br1\"]\non_exit = \"detach\"").unwrap();
+        let file = parse_file("iface = \"eth1\"\nvni = 7\nbridge = [\"br0\", \"br1\"]\non_exit = \"detach\"")
+            .unwrap();
         let config = flags().over(file).check().unwrap();
         assert_eq!(config.iface, "eth0");
         assert_eq!(config.vni.get(), 7);

@@ -28,7 +28,11 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let pins = Pins::new(pin_dir);
     if !pins.exist() && !state_dir.exists() {
-        eprintln!("overlayd: nothing to detach: no pins under {}, no state in {}", pin_dir.display(), state_dir.display());
+        eprintln!(
+            "overlayd: nothing to detach: no pins under {}, no state in {}",
+            pin_dir.display(),
+            state_dir.display()
+        );
         return Ok(exit::OK);
     }
     let (netlink, _monitor) = Netlink::connect()?;

@@ -77,7 +77,8 @@ fn remove_orphans(
     endpoints: &mut BTreeMap<EndpointKey, Endpoint>,
     maps: &mut Maps,
 ) -> Result<(), DatapathError> {
-    let gateways: BTreeSet<EndpointKey> = local.bridges.iter().map(|bridge| gateway_key(local, bridge)).collect();
+    let gateways: BTreeSet<EndpointKey> =
+        local.bridges.iter().map(|bridge| gateway_key(local, bridge)).collect();
     let orphans: Vec<EndpointKey> = endpoints
         .iter()
         .filter(|(key, endpoint)| {
@@ -141,7 +142,8 @@ async fn places(bridge: &Bridge, netlink: &Netlink) -> Result<BTreeMap<Ipv4Addr,
 fn settle(old: Option<&Endpoint>, place: Place, port: &Port, now: u64) -> Option<Endpoint> {
     let source = EndpointSource::Neighbour as u32;
     if let Some(old) = old {
-        let same = old.ifindex == place.ifindex && old.mac == place.mac && old.gateway_mac == port.gateway_mac;
+        let same =
+            old.ifindex == place.ifindex && old.mac == place.mac && old.gateway_mac == port.gateway_mac;
         if old.source > source || (same && old.source == source) {
             return None;
         }
@@ -182,9 +184,16 @@ fn recount(
 ///
 /// # Errors
 /// [`NetlinkError`] where the kernel cannot be made to ask.
-pub async fn confirm_move(local: &Local, ip: MapIp, ifindex: u32, netlink: &Netlink) -> Result<(), NetlinkError> {
+pub async fn confirm_move(
+    local: &Local,
+    ip: MapIp,
+    ifindex: u32,
+    netlink: &Netlink,
+) -> Result<(), NetlinkError> {
     let Some(ip) = ip.to_v4() else { return Ok(()) };
-    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.address.contains(&ip)) else { return Ok(()) };
+    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.address.contains(&ip)) else {
+        return Ok(());
+    };
     if ip == bridge.address.addr() {
         return Ok(());
     }
@@ -240,8 +249,12 @@ fn silence(endpoint: &Endpoint, neighbour: Option<&Neighbour>, now: u64) -> Sile
 pub async fn age(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(), EndpointError> {
     let now = monotonic_now();
     for bridge in &local.bridges {
-        let neighbours: BTreeMap<Ipv4Addr, Neighbour> =
-            netlink.neighbours(bridge.index).await?.into_iter().map(|neighbour| (neighbour.ip, neighbour)).collect();
+        let neighbours: BTreeMap<Ipv4Addr, Neighbour> = netlink
+            .neighbours(bridge.index)
+            .await?
+            .into_iter()
+            .map(|neighbour| (neighbour.ip, neighbour))
+            .collect();
         for (key, endpoint) in maps.endpoints()? {
             let Some(ip) = key.ip.to_v4().filter(|ip| bridge.address.contains(ip)) else { continue };
             match silence(&endpoint, neighbours.get(&ip), now) {
@@ -278,16 +291,16 @@ mod tests {
     fn authorities_in_order() {
         let place = Place { ifindex: 10, mac: MAC };
         let port = Port { flags: port_flag::PEER, ..Port::default() };
-        let settled = |old| settle(old, place, &port, 99);
+        let settled = |old: Option<Endpoint>| settle(old.as_ref(), place, &port, 99);
         let fresh = settled(None).unwrap();
         assert_eq!((fresh.ifindex, fresh.flags, fresh.last_seen), (10, endpoint_flag::PEER, 99));
-        assert_eq!(settled(Some(&endpoint(11, EndpointSource::Spoken))).unwrap().ifindex, 10);
-        let confirmed = settled(Some(&endpoint(10, EndpointSource::Spoken))).unwrap();
+        assert_eq!(settled(Some(endpoint(11, EndpointSource::Spoken))).unwrap().ifindex, 10);
+        let confirmed = settled(Some(endpoint(10, EndpointSource::Spoken))).unwrap();
         assert_eq!((confirmed.source, confirmed.last_seen), (EndpointSource::Neighbour as u32, 7));
-        assert_eq!(settled(Some(&endpoint(10, EndpointSource::Neighbour))), None);
-        assert_eq!(settled(Some(&endpoint(11, EndpointSource::Neighbour))).unwrap().ifindex, 10);
-        assert_eq!(settled(Some(&endpoint(11, EndpointSource::Docker))), None);
-        assert_eq!(settled(Some(&endpoint(3, EndpointSource::Gateway))), None);
+        assert_eq!(settled(Some(endpoint(10, EndpointSource::Neighbour))), None);
+        assert_eq!(settled(Some(endpoint(11, EndpointSource::Neighbour))).unwrap().ifindex, 10);
+        assert_eq!(settled(Some(endpoint(11, EndpointSource::Docker))), None);
+        assert_eq!(settled(Some(endpoint(3, EndpointSource::Gateway))), None);
     }
 
     #[test]

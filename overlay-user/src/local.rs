@@ -203,7 +203,11 @@ pub(crate) mod tests {
     #[test]
     fn overlapping_bridges_are_refused() {
         let mut bridges = local().bridges;
-        bridges.push(Bridge { name: "br1".into(), address: "172.17.9.1/24".parse().unwrap(), ..bridges[0].clone() });
+        bridges.push(Bridge {
+            name: "br1".into(),
+            address: "172.17.9.1/24".parse().unwrap(),
+            ..bridges[0].clone()
+        });
         let error = refuse_overlaps(&bridges).unwrap_err().to_string();
         assert!(error.contains("docker0") && error.contains("br1"), "{error}");
     }

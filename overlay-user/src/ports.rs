@@ -87,7 +87,12 @@ impl Ports {
     }
 
     /// Removes what belongs to links that are no ports of ours (any more).
-    fn remove(&mut self, wanted: &BTreeSet<Attachment>, maps: &mut Maps, pins: &Pins) -> Result<(), DatapathError> {
+    fn remove(
+        &mut self,
+        wanted: &BTreeSet<Attachment>,
+        maps: &mut Maps,
+        pins: &Pins,
+    ) -> Result<(), DatapathError> {
         for (ifindex, name) in pins.pinned_links()? {
             let Some(program) = known_program(&name) else { continue };
             let attachment = Attachment { ifindex, program };
@@ -125,7 +130,8 @@ fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
         wanted.insert(Attachment { ifindex: bridge.index, program: program::WORKLOAD_EGRESS });
         wanted.insert(Attachment { ifindex: bridge.index, program: program::BRIDGE_EGRESS });
         let ports = links.iter().filter(|link| link.master == Some(bridge.index));
-        wanted.extend(ports.map(|link| Attachment { ifindex: link.index, program: program::WORKLOAD_EGRESS }));
+        wanted
+            .extend(ports.map(|link| Attachment { ifindex: link.index, program: program::WORKLOAD_EGRESS }));
     }
     let exists: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
     wanted.retain(|attachment| exists.contains(&attachment.ifindex));

@@ -65,7 +65,8 @@ impl StateDir {
     /// # Errors
     /// One line, naming the process that holds the lock where there is one.
     pub fn lock(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
+        fs::create_dir_all(path)
+            .with_context(|| format!("cannot create state directory {}", path.display()))?;
         match try_lock(path)? {
             Ok(lock) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
             Err(pid) => bail!(
@@ -80,15 +81,16 @@ impl StateDir {
     /// # Errors
     /// One line where it does not end in time.
     pub fn take_over(path: &Path, wait: Duration) -> anyhow::Result<Self> {
-        fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
+        fs::create_dir_all(path)
+            .with_context(|| format!("cannot create state directory {}", path.display()))?;
         let deadline = Instant::now() + wait;
         let mut asked = None;
         loop {
             match try_lock(path)? {
                 Ok(lock) => return Ok(Self { path: path.to_path_buf(), _lock: lock }),
                 Err(pid) if Instant::now() < deadline => {
-                    if asked != Some(pid) {
-                        asked = Some(pid);
+                    if asked.as_ref() != Some(&pid) {
+                        asked = Some(pid.clone());
                         // The lock's holder, so the process is a daemon of ours and not a reused number.
                         if let Ok(raw) = pid.parse() {
                             let _ = kill(Pid::from_raw(raw), Signal::SIGTERM);
@@ -150,7 +152,8 @@ impl StateDir {
         for name in ["state.json", "state.json.new", "lock"] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {name} in {}", self.path.display()));
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {name} in {}", self.path.display()));
                 }
                 _ => {}
             }

@@ -98,7 +98,7 @@ fn fragments_and_options_are_left_to_the_kernel() {
 
 #[test]
 fn segments_are_measured_not_aggregates() {
-    let mut packet = vec![0_u8; 14 + 20 + 32];
+    let mut packet = [0_u8; 14 + 20 + 32];
     packet[12..14].copy_from_slice(&[8, 0]);
     packet[14] = 0x45;
     packet[16..18].copy_from_slice(&52_u16.to_be_bytes());

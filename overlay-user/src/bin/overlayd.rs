@@ -1,2 +1,95 @@
-//! overlayd
-fn main() {}
+//! The daemon, and `overlayd detach`, which removes every trace of it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use overlay_user::{
+    config::{self, Config, Flags, LogFormat, default},
+    daemon, detach,
+    exit::{self, Failure},
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Joins the containers of many Docker hosts into one network, in eBPF
+#[derive(Parser)]
+#[command(
+    name = "overlayd",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 degraded, 4 not running"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
+struct Run {
+    /// A configuration file (TOML) with the flags' names as keys (`etcd_endpoints`, …); flags win
+    #[arg(long, env = "OVERLAYD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// End a running daemon and remove every trace: programs, maps, routes, and the announcement in etcd
+    Detach(Detach),
+}
+
+#[derive(Args)]
+struct Detach {
+    /// The daemon's pin directory
+    #[arg(long, env = "OVERLAYD_PIN_DIR", value_name = "DIR", default_value = default::PIN_DIR)]
+    pin_dir: PathBuf,
+    /// The daemon's state directory
+    #[arg(long, env = "OVERLAYD_STATE_DIR", value_name = "DIR", default_value = default::STATE_DIR)]
+    state_dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit::report("overlayd", run(cli))
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Some(Command::Detach(Detach { pin_dir, state_dir })) => {
+            start_log(LogFormat::Text);
+            runtime()?.block_on(detach::run(&pin_dir, &state_dir))
+        }
+        None => {
+            let (config, log_format) = configure(cli.run)?;
+            start_log(log_format);
+            runtime()?.block_on(daemon::run(config))
+        }
+    }
+}
+
+/// Merges flags and file. What does not fit is a usage error.
+fn configure(run: Run) -> anyhow::Result<(Config, LogFormat)> {
+    let usage = |error: anyhow::Error| Failure::new(exit::USAGE, exit::one_line(&error));
+    let flags = match &run.config {
+        Some(path) => run.flags.over(config::read_file(path).map_err(usage)?),
+        None => run.flags,
+    };
+    let log_format = flags.log_format.unwrap_or_default();
+    Ok((flags.check().map_err(usage)?, log_format))
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// Logs to standard error. `OVERLAYD_LOG` chooses what, as in `OVERLAYD_LOG=debug`.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("OVERLAYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).init(),
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).init(),
+    }
+}

@@ -26,7 +26,10 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Takes the store; nothing runs yet.
-    pub(super) fn new(store: Arc<dyn Store>, network: Option<NetworkConfig>) -> (Self, mpsc::Receiver<Update>) {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        network: Option<NetworkConfig>,
+    ) -> (Self, mpsc::Receiver<Update>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         (Self { store, network, sender, watch: None, announce: None }, receiver)
     }

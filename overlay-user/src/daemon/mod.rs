@@ -78,6 +78,19 @@ impl Dirty {
     const ALL: Self = Self { routes: true, links: true, endpoints: true, local: true, next_hops: true };
 }
 
+/// What a trouble is about: each is looked at anew on its own occasions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Aspect {
+    /// Our own interfaces.
+    Local,
+    /// Attaching to links.
+    Links,
+    /// Endpoints.
+    Endpoints,
+    /// Peers and routes.
+    Routes,
+}
+
 struct Daemon {
     config: Config,
     local: Local,
@@ -99,7 +112,7 @@ struct Daemon {
     store_synced: u64,
     started: u64,
     /// What is wrong besides the store, one line each; said once.
-    troubles: BTreeSet<String>,
+    troubles: BTreeMap<Aspect, BTreeSet<String>>,
 }
 
 impl Daemon {
@@ -122,7 +135,12 @@ impl Daemon {
                     }
                     ready.clear_ready();
                 }
-                _ = heartbeat.tick() => dirty.routes = !self.troubles.is_empty() || self.reconciler.has_leftovers(),
+                _ = heartbeat.tick() => {
+                    dirty.routes = self.troubles.contains_key(&Aspect::Routes) || self.reconciler.has_leftovers();
+                    dirty.links = self.troubles.contains_key(&Aspect::Links);
+                    dirty.endpoints = self.troubles.contains_key(&Aspect::Endpoints);
+                    dirty.local = self.troubles.contains_key(&Aspect::Local);
+                }
                 _ = resync.tick() => {
                     self.reconciler.resync();
                     dirty = Dirty::ALL;
@@ -203,30 +221,31 @@ impl Daemon {
 
     /// Brings everything that is dirty back in step.
     async fn round(&mut self, dirty: Dirty) {
-        let mut troubles = BTreeSet::new();
         if dirty.local {
-            self.look_around(&mut troubles).await;
+            let troubles = self.look_around().await;
+            self.say(Aspect::Local, troubles);
         }
         if dirty.links || dirty.local {
-            self.follow_links(&mut troubles).await;
+            let troubles = self.follow_links().await;
+            self.say(Aspect::Links, troubles);
         }
         if dirty.endpoints || dirty.links || dirty.local {
-            if let Err(error) = endpoints::sync(&self.local, &mut self.maps, &self.netlink).await {
-                troubles.insert(format!("cannot bring endpoints up to date: {error}"));
-            }
+            let synced = endpoints::sync(&self.local, &mut self.maps, &self.netlink).await;
+            let trouble = synced.err().map(|error| format!("cannot bring endpoints up to date: {error}"));
+            self.say(Aspect::Endpoints, trouble.into_iter().collect());
         }
         if dirty.next_hops {
             self.next_hops.clear();
         }
         if dirty.routes || dirty.local || dirty.next_hops {
-            self.reconcile(&mut troubles).await;
-            self.say(troubles);
+            let troubles = self.reconcile().await;
+            self.say(Aspect::Routes, troubles);
         }
         self.write_status();
     }
 
     /// Looks up our own interfaces again.
-    async fn look_around(&mut self, troubles: &mut BTreeSet<String>) {
+    async fn look_around(&mut self) -> BTreeSet<String> {
         let network = self.announcer.network();
         match Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await {
             Ok(local) if local == self.local => {}
@@ -237,11 +256,12 @@ impl Daemon {
                 self.next_hops.clear();
                 self.announce().await;
             }
-            Err(error) => drop(troubles.insert(exit::one_line(&error))),
+            Err(error) => return [exit::one_line(&error)].into(),
         }
+        BTreeSet::new()
     }
 
-    async fn follow_links(&mut self, troubles: &mut BTreeSet<String>) {
+    async fn follow_links(&mut self) -> BTreeSet<String> {
         let synced = match self.netlink.links().await {
             Ok(links) => self
                 .ports
@@ -249,13 +269,11 @@ impl Daemon {
                 .map_err(|error| exit::one_line(&error.into())),
             Err(error) => Err(error.to_string()),
         };
-        if let Err(error) = synced {
-            troubles.insert(error);
-        }
+        synced.err().into_iter().collect()
     }
 
-    async fn reconcile(&mut self, troubles: &mut BTreeSet<String>) {
-        self.find_next_hops(troubles).await;
+    async fn reconcile(&mut self) -> BTreeSet<String> {
+        let mut troubles = self.find_next_hops().await;
         let source = match self.announcer.kind() {
             StoreKind::Etcd => RouteSource::Etcd,
             StoreKind::File => RouteSource::File,
@@ -268,10 +286,12 @@ impl Daemon {
             Ok(failures) => troubles.extend(failures),
             Err(error) => drop(troubles.insert(exit::one_line(&error.into()))),
         }
+        troubles
     }
 
     /// Asks the kernel through whom each peer is reached, where that is not known yet.
-    async fn find_next_hops(&mut self, troubles: &mut BTreeSet<String>) {
+    async fn find_next_hops(&mut self) -> BTreeSet<String> {
+        let mut troubles = BTreeSet::new();
         let peers: BTreeSet<Ipv4Addr> = self
             .records
             .values()
@@ -285,23 +305,28 @@ impl Daemon {
             }
             match self.netlink.next_hop(ip, Some(self.local.uplink.index)).await {
                 Ok(hop) if hop.local => {
-                    troubles.insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
+                    troubles
+                        .insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
                 }
                 Ok(hop) => drop(self.next_hops.insert(ip, hop.gateway.unwrap_or(ip))),
                 Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),
             }
         }
+        troubles
     }
 
     /// Logs troubles that are new, and those that are over.
-    fn say(&mut self, troubles: BTreeSet<String>) {
-        for trouble in troubles.difference(&self.troubles) {
+    fn say(&mut self, aspect: Aspect, troubles: BTreeSet<String>) {
+        let before = self.troubles.remove(&aspect).unwrap_or_default();
+        for trouble in troubles.difference(&before) {
             warn!("{trouble}");
         }
-        for trouble in self.troubles.difference(&troubles) {
+        for trouble in before.difference(&troubles) {
             info!("settled: {trouble}");
         }
-        self.troubles = troubles;
+        if !troubles.is_empty() {
+            self.troubles.insert(aspect, troubles);
+        }
     }
 
     fn write_status(&mut self) {
@@ -313,7 +338,7 @@ impl Daemon {
             Health::Degraded { reason } => Some(reason.clone()),
             Health::Ok => {
                 self.store_synced = status.heartbeat;
-                self.troubles.iter().next().cloned()
+                self.troubles.values().flatten().next().cloned()
             }
         };
         let whole = self.health == Health::Ok;

@@ -2,7 +2,7 @@
 //! announce last. A first start that fails undoes itself; a later one leaves the running data path alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use ipnet::Ipv4Net;
 use nix::unistd::geteuid;
 use overlay_common::{Be16, Mac, Vni, map::Node};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
 use super::{Daemon, Dirty, announce};
@@ -66,7 +66,11 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
         Err(error) if adopting => Err(error),
         Err(error) => {
             detach::kernel(&pins, Some(&undo), &netlink).await?;
-            if known { state_dir.write(&undo)? } else { state_dir.remove()? }
+            if known {
+                state_dir.write(&undo)?
+            } else {
+                state_dir.remove()?
+            }
             Err(error)
         }
     }
@@ -140,10 +144,17 @@ fn say_overruled(config: &Config, local: &Local) {
 }
 
 /// A peer that holds (part of) our subnet already: starting would split the network's opinion.
-fn refuse_overlap(local: &Local, records: &BTreeMap<Ipv4Net, PeerSubnet>, state: &State) -> anyhow::Result<()> {
+fn refuse_overlap(
+    local: &Local,
+    records: &BTreeMap<Ipv4Net, PeerSubnet>,
+    state: &State,
+) -> anyhow::Result<()> {
     for record in records.values() {
         let ours = record.public_ip == local.public_ip
-            || state.announcements.iter().any(|own| own.subnet == record.subnet && own.public_ip == record.public_ip);
+            || state
+                .announcements
+                .iter()
+                .any(|own| own.subnet == record.subnet && own.public_ip == record.public_ip);
         if ours {
             continue;
         }
@@ -225,7 +236,10 @@ impl Parts {
         monitor: Monitor,
     ) -> anyhow::Result<Daemon> {
         let Self { config, survey, programs, maps, ports } = self;
-        let events = AsyncFd::new(Maps::events(&pins)?).context("cannot wait for events of the programs")?;
+        // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
+        let events = unsafe { AsyncFd::register_with_interest(Maps::events(&pins)?, Interest::READABLE) }
+            .map_err(std::io::Error::from)
+            .context("cannot wait for events of the programs")?;
         let (announcer, updates) = announce::Announcer::new(survey.store, survey.network);
         let degraded = survey.health != Health::Ok;
         let mut daemon = Daemon {
@@ -248,7 +262,7 @@ impl Parts {
             health: survey.health,
             store_synced: if degraded { 0 } else { status::now() },
             started: status::now(),
-            troubles: BTreeSet::new(),
+            troubles: BTreeMap::new(),
         };
         daemon.first_round(degraded).await;
         Ok(daemon)

@@ -49,4 +49,3 @@ pub async fn apply(change: &Change, maps: &mut Maps, netlink: &Netlink) -> Resul
     }
     Ok(())
 }
-

@@ -81,7 +81,7 @@ impl Observed {
             Change::PutRoute(key, route) => drop(self.routes.insert(*key, *route)),
             Change::PutKernelRoute(route) => {
                 self.broken_routes.remove(&route.prefix);
-                self.kernel_routes.insert(route.prefix, route.clone());
+                self.kernel_routes.insert(route.prefix, *route);
             }
             Change::DeleteKernelRoute(route) => {
                 self.broken_routes.remove(&route.prefix);

@@ -116,7 +116,9 @@ impl Planner<'_> {
             let held = self.observed.peers.get(&host).map(|peer| peer.id);
             let fresh = known.is_none() && held.is_none();
             let Some(id) = known.or(held).or_else(|| ids.take()) else {
-                self.plan.refusals.push(format!("peer {} is one too many: {MAX_PEERS} are supported", remote.public_ip));
+                self.plan
+                    .refusals
+                    .push(format!("peer {} is one too many: {MAX_PEERS} are supported", remote.public_ip));
                 continue;
             };
             found.by_ip.insert(remote.public_ip, id);
@@ -144,8 +146,12 @@ impl Planner<'_> {
     /// Plans tunnels and routes; returns the routes that there will be.
     fn routes(&mut self, desired: &Desired, peers: &PeerIds) -> BTreeMap<RouteKey, Route> {
         let mut ids = Ids::new(self.observed.tunnels.keys().copied().collect(), MAX_TUNNELS);
-        let mut tunnels: BTreeMap<Vec<u8>, u32> =
-            self.observed.tunnels.iter().map(|(id, tunnel)| (bytemuck::bytes_of(tunnel).to_vec(), *id)).collect();
+        let mut tunnels: BTreeMap<Vec<u8>, u32> = self
+            .observed
+            .tunnels
+            .iter()
+            .map(|(id, tunnel)| (bytemuck::bytes_of(tunnel).to_vec(), *id))
+            .collect();
         let mut routes = BTreeMap::new();
         let mut puts = Vec::new();
         for (prefix, remote) in &desired.subnets {
@@ -156,7 +162,8 @@ impl Planner<'_> {
                 Some(id) => *id,
                 None => {
                     let Some(id) = ids.take() else {
-                        let line = format!("subnet {prefix} cannot be reached: {MAX_TUNNELS} tunnels are supported");
+                        let line =
+                            format!("subnet {prefix} cannot be reached: {MAX_TUNNELS} tunnels are supported");
                         self.plan.refusals.push(line);
                         continue;
                     };
@@ -188,12 +195,12 @@ impl Planner<'_> {
                 ));
                 continue;
             }
-            self.plan.changes.push(Change::PutKernelRoute(route.clone()));
+            self.plan.changes.push(Change::PutKernelRoute(*route));
         }
         let held = self.observed.kernel_routes.iter().chain(&self.observed.broken_routes);
         for (prefix, route) in held {
             if !desired.kernel_routes.contains_key(prefix) {
-                self.plan.changes.push(Change::DeleteKernelRoute(route.clone()));
+                self.plan.changes.push(Change::DeleteKernelRoute(*route));
             }
         }
     }

@@ -146,12 +146,15 @@ fn a_changed_tunnel_gets_a_new_id_before_the_route_moves() {
         vtep_mac: None,
     };
     let mut observed = Observed::default();
-    carry_out(&mut observed, &plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new()));
+    let first = plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new());
+    carry_out(&mut observed, &first);
     let old = observed.routes.values().next().unwrap().tunnel;
     record.vtep_mac = Some(overlay_common::Mac([2, 0, 0, 0, 0, 7]));
     let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
     let position = |wanted: fn(&Change) -> bool| plan.changes.iter().position(wanted).unwrap();
-    assert!(position(|c| matches!(c, Change::PutTunnel(..))) < position(|c| matches!(c, Change::PutRoute(..))));
+    assert!(
+        position(|c| matches!(c, Change::PutTunnel(..))) < position(|c| matches!(c, Change::PutRoute(..)))
+    );
     assert_eq!(plan.unreferenced, [old].into());
     assert_eq!(Be16::new(4789), observed.tunnels[&old].port);
 }

@@ -1,0 +1,81 @@
+//! `overlayctl`: what the pinned maps say, as tables for people and as JSON for programs. Works with the
+//! daemon dead.
+
+pub mod report;
+pub mod show;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::default,
+    datapath::{map::Maps, pin::Pins},
+    exit::{self, Failure},
+};
+
+/// The operator's tool for overlayd: reads the pinned maps, so it works with the daemon dead
+#[derive(Debug, Parser)]
+#[command(name = "overlayctl", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// The daemon's pin directory
+    #[arg(long, global = true, env = "OVERLAYD_PIN_DIR", value_name = "DIR", default_value = default::PIN_DIR)]
+    pin_dir: PathBuf,
+    /// The form of the output
+    #[arg(short, long, global = true, value_name = "FORM", default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 degraded, 4 not running";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+enum Command {
+    /// This host: its VTEP, its uplink, its store, the daemon
+    Status,
+    /// The hosts whose packets are believed, and the traffic with each
+    Peers,
+    /// The peers' subnets, and how each is reached
+    Routes,
+    /// The local addresses, and the interfaces behind which they live
+    Endpoints,
+    /// Packets dropped, by reason
+    Drops,
+}
+
+/// Runs a command and prints its report. Returns the exit code.
+///
+/// # Errors
+/// One line; with exit code 4 where no overlayd has pinned anything.
+pub fn run(cli: &Cli) -> anyhow::Result<u8> {
+    let pins = Pins::new(&cli.pin_dir);
+    if !pins.exist() {
+        let message = format!(
+            "no overlayd runs here: nothing is pinned under {}; start it, or name its --pin-dir",
+            cli.pin_dir.display()
+        );
+        return Err(Failure::new(exit::NOT_RUNNING, message).into());
+    }
+    let maps = Maps::open(&pins)?;
+    let json = cli.output == Output::Json;
+    match cli.command {
+        Command::Status => {
+            let status = report::status(&maps)?;
+            show::print(json, &status, show::status)?;
+            Ok(status.exit_code())
+        }
+        Command::Peers => show::print(json, &report::peers(&maps)?, |peers| show::peers(peers)),
+        Command::Routes => show::print(json, &report::routes(&maps)?, |routes| show::routes(routes)),
+        Command::Endpoints => show::print(json, &report::endpoints(&maps)?, |list| show::endpoints(list)),
+        Command::Drops => show::print(json, &report::drops(&maps)?, |drops| show::drops(drops)),
+    }
+}
