@@ -80,7 +80,10 @@ pub async fn everything(
 }
 
 /// Takes our announcements back.
-async fn withdraw(state: &State) -> anyhow::Result<()> {
+///
+/// # Errors
+/// One line that names each key left behind.
+pub async fn withdraw(state: &State) -> anyhow::Result<()> {
     let Some(etcd) = &state.etcd else { return Ok(()) };
     if state.announcements.is_empty() {
         return Ok(());

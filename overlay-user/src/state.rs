@@ -56,6 +56,8 @@ pub struct State {
 /// The state directory, locked: one daemon, or one detach, at a time.
 pub struct StateDir {
     path: PathBuf,
+    /// Whether it was made for this process.
+    created: bool,
     _lock: Flock<File>,
 }
 
@@ -65,10 +67,9 @@ impl StateDir {
     /// # Errors
     /// One line, naming the process that holds the lock where there is one.
     pub fn lock(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path)
-            .with_context(|| format!("cannot create state directory {}", path.display()))?;
+        let created = create(path)?;
         match try_lock(path)? {
-            Ok(lock) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
+            Ok(lock) => Ok(Self { path: path.to_path_buf(), created, _lock: lock }),
             Err(pid) => bail!(
                 "overlayd already runs with state directory {} (process {pid}): stop it, or choose another --state-dir",
                 path.display()
@@ -81,13 +82,12 @@ impl StateDir {
     /// # Errors
     /// One line where it does not end in time.
     pub fn take_over(path: &Path, wait: Duration) -> anyhow::Result<Self> {
-        fs::create_dir_all(path)
-            .with_context(|| format!("cannot create state directory {}", path.display()))?;
+        let created = create(path)?;
         let deadline = Instant::now() + wait;
         let mut asked = None;
         loop {
             match try_lock(path)? {
-                Ok(lock) => return Ok(Self { path: path.to_path_buf(), _lock: lock }),
+                Ok(lock) => return Ok(Self { path: path.to_path_buf(), created, _lock: lock }),
                 Err(pid) if Instant::now() < deadline => {
                     if asked.as_ref() != Some(&pid) {
                         asked = Some(pid.clone());
@@ -144,11 +144,32 @@ impl StateDir {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Puts back what was there before a start that failed.
+    ///
+    /// # Errors
+    /// One line naming the directory.
+    pub fn put_back(self, before: Option<&State>) -> anyhow::Result<()> {
+        match before {
+            Some(state) => self.write(state),
+            None if self.created => self.remove(),
+            None => self.clear(),
+        }
+    }
+
     /// Removes the directory with all that is ours in it.
     ///
     /// # Errors
     /// One line naming the directory.
     pub fn remove(self) -> anyhow::Result<()> {
+        self.clear()?;
+        match fs::remove_dir(&self.path) {
+            // Somebody else's files stay, and so does the directory.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => result.with_context(|| format!("cannot remove {}", self.path.display())),
+        }
+    }
+
+    fn clear(&self) -> anyhow::Result<()> {
         for name in ["state.json", "state.json.new", "lock"] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -158,12 +179,15 @@ impl StateDir {
                 _ => {}
             }
         }
-        match fs::remove_dir(&self.path) {
-            // Somebody else's files stay, and so does the directory.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            result => result.with_context(|| format!("cannot remove {}", self.path.display())),
-        }
+        Ok(())
     }
+}
+
+/// Makes the directory where it is missing; true where it was.
+fn create(path: &Path) -> anyhow::Result<bool> {
+    let missing = !path.exists();
+    fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
+    Ok(missing)
 }
 
 /// Takes the lock, or tells who has it.

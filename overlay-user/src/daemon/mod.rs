@@ -104,7 +104,8 @@ struct Daemon {
     monitor: Monitor,
     announcer: announce::Announcer,
     updates: mpsc::Receiver<Update>,
-    records: BTreeMap<Ipv4Net, PeerSubnet>,
+    /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
+    records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
     next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
     ports: Ports,
     reconciler: Reconciler,
@@ -164,16 +165,16 @@ impl Daemon {
     fn take_update(&mut self, update: Update, dirty: &mut Dirty) {
         match update {
             Update::Snapshot(records) => {
-                self.records = records;
+                self.records = Some(records);
                 self.store_synced = status::now();
                 dirty.routes = true;
             }
             Update::Put(record) => {
-                self.records.insert(record.subnet, record);
+                self.records.get_or_insert_default().insert(record.subnet, record);
                 dirty.routes = true;
             }
             Update::Delete(subnet) => {
-                self.records.remove(&subnet);
+                self.records.get_or_insert_default().remove(&subnet);
                 dirty.routes = true;
             }
             Update::Health(health) => {
@@ -273,13 +274,20 @@ impl Daemon {
     }
 
     async fn reconcile(&mut self) -> BTreeSet<String> {
-        let mut troubles = self.find_next_hops().await;
+        let Some(records) = self.records.take() else { return BTreeSet::new() };
+        let troubles = self.reconcile_with(&records).await;
+        self.records = Some(records);
+        troubles
+    }
+
+    async fn reconcile_with(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
+        let mut troubles = self.find_next_hops(records).await;
         let source = match self.announcer.kind() {
             StoreKind::Etcd => RouteSource::Etcd,
             StoreKind::File => RouteSource::File,
         };
         let next_hop = |ip: Ipv4Addr| self.next_hops.get(&ip).copied().unwrap_or(ip);
-        let (desired, refusals) = desired::fold(&self.local, &self.records, source, next_hop);
+        let (desired, refusals) = desired::fold(&self.local, records, source, next_hop);
         troubles.extend(refusals);
         let bridges = self.local.bridge_indexes();
         match self.reconciler.round(&desired, &bridges, &mut self.maps, &self.netlink).await {
@@ -290,10 +298,9 @@ impl Daemon {
     }
 
     /// Asks the kernel through whom each peer is reached, where that is not known yet.
-    async fn find_next_hops(&mut self) -> BTreeSet<String> {
+    async fn find_next_hops(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
         let mut troubles = BTreeSet::new();
-        let peers: BTreeSet<Ipv4Addr> = self
-            .records
+        let peers: BTreeSet<Ipv4Addr> = records
             .values()
             .map(|record| record.public_ip)
             .filter(|ip| *ip != self.local.public_ip && *ip != self.local.underlay_ip)

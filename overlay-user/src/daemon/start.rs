@@ -18,6 +18,7 @@ use crate::{
     config::{Config, StoreConfig},
     datapath::{load::Programs, map::Maps, pin::Pins},
     detach,
+    exit::one_line,
     local::Local,
     netlink::{Monitor, Netlink, netns},
     ports::Ports,
@@ -33,7 +34,8 @@ struct Survey {
     local: Local,
     store: Arc<dyn Store>,
     network: Option<NetworkConfig>,
-    records: BTreeMap<Ipv4Net, PeerSubnet>,
+    /// `None` where the store could not be asked.
+    records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
     health: Health,
     state: State,
 }
@@ -48,32 +50,40 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     if adopting {
         refuse_foreign_pins(&pins)?;
     }
-    let known = config.state_dir.exists();
     let state_dir = StateDir::lock(&config.state_dir)?;
-    let survey = match survey(&config, &state_dir, &netlink, adopting).await {
+    let before = state_dir.read()?;
+    let survey = match survey(&config, before.clone(), &netlink, adopting).await {
         Ok(survey) => survey,
         Err(error) => {
-            if !known {
-                state_dir.remove()?;
-            }
+            state_dir.put_back(before.as_ref())?;
             return Err(error);
         }
     };
-    let mut undo = survey.state.clone();
-    undo.announcements.clear();
     match bring_up(config, survey, &state_dir, &pins, &netlink).await {
         Ok(parts) => parts.into_daemon(state_dir, pins, netlink, monitor).await,
         Err(error) if adopting => Err(error),
         Err(error) => {
-            detach::kernel(&pins, Some(&undo), &netlink).await?;
-            if known {
-                state_dir.write(&undo)?
-            } else {
-                state_dir.remove()?
+            if let Err(left) = undo(before.as_ref(), state_dir, &pins, &netlink).await {
+                warn!("the start failed, and undoing it too: {}", one_line(&left));
             }
             Err(error)
         }
     }
+}
+
+/// Undoes a first start that failed on the way.
+async fn undo(
+    before: Option<&State>,
+    state_dir: StateDir,
+    pins: &Pins,
+    netlink: &Netlink,
+) -> anyhow::Result<()> {
+    let noted = state_dir.read()?;
+    detach::kernel(pins, noted.as_ref(), netlink).await?;
+    if let (None, Some(noted)) = (before, &noted) {
+        detach::withdraw(noted).await?;
+    }
+    state_dir.put_back(before)
 }
 
 /// Pins of another namespace hold its programs: adopting them would tear them from their interfaces.
@@ -100,15 +110,14 @@ fn open_store(config: &Config, state: Option<&State>) -> anyhow::Result<Arc<dyn 
 
 async fn survey(
     config: &Config,
-    state_dir: &StateDir,
+    old: Option<State>,
     netlink: &Netlink,
     adopting: bool,
 ) -> anyhow::Result<Survey> {
-    let old = state_dir.read()?;
     let store = open_store(config, old.as_ref())?;
     let heard = async { Ok::<_, StoreError>((store.network().await?, store.list().await?)) }.await;
     let (network, records, health) = match heard {
-        Ok((network, records)) => (network, records, Health::Ok),
+        Ok((network, records)) => (network, Some(records), Health::Ok),
         // A data path is there and forwards: going on with it beats not starting.
         Err(error) if adopting => {
             let remembered = old.as_ref().and_then(|state| state.network);
@@ -117,7 +126,7 @@ async fn survey(
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
             });
-            (network, BTreeMap::new(), Health::Degraded { reason: error.to_string() })
+            (network, None, Health::Degraded { reason: error.to_string() })
         }
         Err(error) => return Err(error.into()),
     };
@@ -128,7 +137,9 @@ async fn survey(
     }
     say_overruled(config, &local);
     let mut state = old.unwrap_or_else(|| State::new(&config.node_name, local.vtep_mac));
-    refuse_overlap(&local, &records, &state)?;
+    if let Some(records) = &records {
+        refuse_overlap(&local, records, &state)?;
+    }
     state.node_name.clone_from(&config.node_name);
     Ok(Survey { local, store, network, records, health, state })
 }
@@ -241,7 +252,7 @@ impl Parts {
             .map_err(std::io::Error::from)
             .context("cannot wait for events of the programs")?;
         let (announcer, updates) = announce::Announcer::new(survey.store, survey.network);
-        let degraded = survey.health != Health::Ok;
+        let heard = survey.records.is_some();
         let mut daemon = Daemon {
             config,
             local: survey.local,
@@ -260,27 +271,22 @@ impl Parts {
             ports,
             reconciler: Reconciler::default(),
             health: survey.health,
-            store_synced: if degraded { 0 } else { status::now() },
+            store_synced: if heard { status::now() } else { 0 },
             started: status::now(),
             troubles: BTreeMap::new(),
         };
-        daemon.first_round(degraded).await;
+        daemon.first_round().await;
         Ok(daemon)
     }
 }
 
 impl Daemon {
     /// The first round, and the word that everything is in place.
-    async fn first_round(&mut self, degraded: bool) {
-        if degraded {
-            // Without the store's word, what the maps hold is the last good state.
-            if let Health::Degraded { reason } = &self.health {
-                warn!("{reason}: the routes of the last run stay in force");
-            }
-            self.round(Dirty { links: true, endpoints: true, ..Dirty::default() }).await;
-        } else {
-            self.round(Dirty { links: true, endpoints: true, routes: true, ..Dirty::default() }).await;
+    async fn first_round(&mut self) {
+        if let Health::Degraded { reason } = &self.health {
+            warn!("{reason}: the routes of the last run stay in force");
         }
+        self.round(Dirty { links: true, endpoints: true, routes: true, ..Dirty::default() }).await;
         self.announce().await;
         self.announcer.watch();
         info!(
