@@ -19,7 +19,7 @@ use crate::{
     datapath::{load::Programs, map::Maps, pin::Pins},
     detach,
     exit::one_line,
-    local::Local,
+    local::{Local, overlaps},
     netlink::{Monitor, Netlink, netns},
     ports::Ports,
     reconcile::{Reconciler, desired},
@@ -171,7 +171,7 @@ fn refuse_overlap(
         }
         for bridge in &local.bridges {
             ensure!(
-                !desired::overlaps(record.subnet, bridge.address),
+                !overlaps(record.subnet, bridge.address),
                 desired::overlap_message(record, &bridge.name, bridge.address)
             );
         }

@@ -5,6 +5,7 @@
 //! tunnels before the routes that use them, deletions last.
 
 pub mod apply;
+pub mod change;
 pub mod desired;
 pub mod observe;
 pub mod plan;
