@@ -35,7 +35,7 @@ pub struct EtcdState {
 /// The content of `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// [`VERSION`].
+    /// The form of the file; another one is refused.
     pub version: u32,
     /// The node's name.
     pub node_name: String,

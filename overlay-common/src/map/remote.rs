@@ -112,7 +112,7 @@ pub struct PeerKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Peer {
-    /// Its id, 1 to [`MAX_PEERS`] - 1.
+    /// Its id, 1 to [`MAX_PEERS`](super::MAX_PEERS) - 1.
     pub id: u32,
     /// The local network that its packets with this VNI belong to; none in the entry for the host.
     pub network: VniKey,
