@@ -347,6 +347,7 @@ impl Topology {
                 (builder.progress)(&format!("overlayd on h{}", index + 1))?;
                 self.start_overlayd(index)?;
             }
+            self.await_routes()?;
         }
         Ok(())
     }
