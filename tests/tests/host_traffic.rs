@@ -1,4 +1,5 @@
 //! The hosts themselves: to remote containers, to each other's docker0, and everybody to the outside.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
 use std::net::Ipv4Addr;
 

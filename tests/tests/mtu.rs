@@ -1,4 +1,5 @@
 //! Packet sizes and TTL: containers keep an MTU of 1500 over an uplink of 1500, and nothing stalls.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
 use harness::{
     Topology,

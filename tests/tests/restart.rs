@@ -1,4 +1,5 @@
 //! The daemon dies and comes back: forwarding goes on, pins are adopted, and what changed meanwhile is repaired.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
 use std::{collections::BTreeMap, fs, time::Duration};
 

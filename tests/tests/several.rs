@@ -1,4 +1,5 @@
 //! More of everything: three hosts, two bridges on one of them, two containers on each bridge.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
 use std::thread;
 
