@@ -87,6 +87,9 @@ pub mod endpoint_flag {
     pub const PEER: u32 = 1;
     /// The bridge's own address: deliver to the host.
     pub const HOST: u32 = 2;
+    /// Somebody else claims the address, and who has it was asked whether it still does. The programs do
+    /// not read this.
+    pub const CONTESTED: u32 = 4;
 }
 
 /// A local address and the interface behind which it lives.

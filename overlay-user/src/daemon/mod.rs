@@ -211,9 +211,10 @@ impl Daemon {
         }
     }
 
-    async fn ask_about_moves(&self, moved: &[EndpointEvent]) {
+    async fn ask_about_moves(&mut self, moved: &[EndpointEvent]) {
         for event in moved.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
-            let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, &self.netlink).await;
+            let (maps, netlink) = (&mut self.maps, &self.netlink);
+            let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, maps, netlink).await;
             if let Err(error) = asked {
                 warn!("cannot ask who has an address: {error}");
             }
