@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{Netns, Topology, tcx};
+use crate::{Netns, Topology, bpffs, tcx};
 
 /// The settings of all interfaces; any of them may be changed behind one's back.
 const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
@@ -78,8 +78,9 @@ fn tree(dir: &Path, lines: &mut BTreeSet<String>) -> Result<()> {
     }
     lines.insert(format!("directory {}", dir.display()));
     for path in files(dir)? {
-        // A pin cannot be read, and its name is all there is to it.
-        let content = fs::read(&path).unwrap_or_default();
+        // A map's pin reads as its contents, which change with every packet.
+        let pin = path.starts_with(bpffs::ROOT);
+        let content = if pin { Vec::new() } else { fs::read(&path).unwrap_or_default() };
         lines.insert(format!("file {} {}", path.display(), String::from_utf8_lossy(&content)));
     }
     Ok(())
