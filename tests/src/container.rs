@@ -82,6 +82,11 @@ pub trait Engine: Debug + Send {
     fn docker(&self) -> Option<&docker::Engine> {
         None
     }
+
+    /// The Docker engine behind it, to restart it.
+    fn docker_mut(&mut self) -> Option<&mut docker::Engine> {
+        None
+    }
 }
 
 /// Containers that are namespaces, on a bridge made as Docker makes it.

@@ -130,6 +130,15 @@ impl Host {
         self.docker_engine().unwrap_or_else(|| panic!("no Docker engine runs on {}", self.name))
     }
 
+    /// Its Docker engine, to restart it.
+    ///
+    /// # Panics
+    /// Something else runs its containers.
+    pub fn docker_mut(&mut self) -> &mut docker::Engine {
+        let name = &self.name;
+        self.engine.docker_mut().unwrap_or_else(|| panic!("no Docker engine runs on {name}"))
+    }
+
     /// Its Docker engine, where it has one.
     #[must_use]
     pub fn docker_engine(&self) -> Option<&docker::Engine> {

@@ -60,7 +60,7 @@ fn iptables(host: &Host, line: &str) -> String {
 }
 
 #[test]
-fn containers_talk_also_one_started_after_overlayd_and_one_restarted() {
+fn containers_talk_also_one_started_after_overlayd() {
     let mut topology = engines().up().unwrap();
     assert_talk(&topology);
     for (here, there) in [(1, 2), (2, 1)] {
@@ -77,15 +77,27 @@ fn containers_talk_also_one_started_after_overlayd_and_one_restarted() {
     eventually("the port is attached by itself", SOON, attached).unwrap();
     let back = ping(&h2.c(2).ns, h1.c(1).ip, 3).unwrap();
     assert!(back.clean(), "from a container started later: {}", back.text);
+}
 
-    let ip = h2.c(1).ip;
-    h2.docker().client().container("c1").restart().unwrap();
-    assert_eq!(h2.docker().client().container("c1").ip().unwrap(), ip);
+#[test]
+fn a_container_that_comes_back_with_its_address_is_reached_at_once() {
+    let mut topology = engines().up().unwrap();
+    let ip = topology.h(2).c(1).ip;
+    assert!(ping(&topology.h(1).c(1).ns, ip, 2).unwrap().clean(), "known before");
+    let c1 = topology.h(2).docker().client().container("c1");
+    c1.restart().unwrap();
     assert_reached_within_a_second(&topology, ip, "`docker restart`");
     topology.restart_container(2, 1).unwrap();
     assert_eq!(topology.h(2).c(1).ip, ip);
     assert_reached_within_a_second(&topology, ip, "another container with the same address");
-    assert!(ping(&topology.h(2).c(1).ns, topology.h(1).c(1).ip, 3).unwrap().clean());
+    // An upgrade of Docker: all containers stop, and its rules are made anew.
+    topology.h_mut(2).docker_mut().restart().unwrap();
+    c1.start().unwrap();
+    assert_eq!(c1.ip().unwrap(), ip);
+    assert_reached_within_a_second(&topology, ip, "a restart of the engine");
+    let c1 = Netns::borrow(format!("/proc/{}/ns/net", c1.pid().unwrap()));
+    let back = ping(&c1, topology.h(1).c(1).ip, 3).unwrap();
+    assert!(back.clean(), "{}", back.text);
 }
 
 fn assert_reached_within_a_second(topology: &Topology, ip: Ipv4Addr, after: &str) {
@@ -149,20 +161,29 @@ fn rules(host: &Host) -> String {
 
 #[test]
 fn dockers_rules_published_ports_and_the_way_outside_stay_as_they_are() {
-    let mut topology = engines().without_overlayd().up().unwrap();
+    // With Docker's proxy for published ports, its default, and without.
+    let engine = |index, scope: &harness::Scope| {
+        let proxy = ["--userland-proxy=true", "--userland-proxy=false"][index];
+        Box::new(docker::OnHost::new(index, scope).args(&[proxy])) as _
+    };
+    let mut topology = Topology::builder().engine(engine).without_overlayd().up().unwrap();
     let outside = topology.scope.netns("outside").unwrap();
     topology.wire.plug(&outside, "outside", OUTSIDE, &[]).unwrap();
-    let web = serve_a_page(topology.h(1));
+    let webs = [1, 2].map(|number| serve_a_page(topology.h(number)));
     let before: Vec<String> = topology.hosts.iter().map(rules).collect();
     for part in [":FORWARD DROP", "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", "--dport 8080 -j DNAT"] {
         assert!(before[0].contains(part), "no `{part}` in\n{}", before[0]);
     }
+    // What Docker does for want of the proxy.
+    assert_eq!([&before[0], &before[1]].map(|rules| rules.contains("--src-type LOCAL")), [false, true]);
     assert_docker_works(&topology, &outside);
 
     (0..2).for_each(|index| topology.start_overlayd(index).unwrap());
     let traffic = probe(&topology);
     assert_docker_works(&topology, &outside);
-    assert_eq!(fetch(&topology.h(2).c(1).ns, (web, 80)), PAGE, "by way of the overlay");
+    for (client, web) in [(2, webs[0]), (1, webs[1])] {
+        assert_eq!(fetch(&topology.h(client).c(1).ns, (web, 80)), PAGE, "by way of the overlay");
+    }
     eventually("traffic of the overlay meanwhile", SOON, || traffic.arrived() >= 1000).unwrap();
     let report = traffic.finish().unwrap();
     assert!(report.clean(), "{report}");
@@ -192,14 +213,13 @@ fn serve_a_page(host: &Host) -> Ipv4Addr {
 
 /// The published port for another host and for a container there; and a container's way out, masqueraded.
 fn assert_docker_works(topology: &Topology, outside: &Netns) {
-    let (h1, h2) = (topology.h(1), topology.h(2));
-    for client in [&h2.ns, &h2.c(1).ns, outside] {
-        assert_eq!(fetch(client, (h1.ip, 8080)), PAGE, "{}", client.name());
-    }
-    for host in [h1, h2] {
-        let container = &host.c(1).ns;
-        assert!(ping(container, OUTSIDE, 2).unwrap().clean(), "{}", host.name);
-        assert_eq!(source_seen(outside, container), host.ip, "the outside knows hosts only");
+    for (server, other) in [(1, 2), (2, 1)].map(|(a, b)| (topology.h(a), topology.h(b))) {
+        for client in [&other.ns, &other.c(1).ns, outside] {
+            assert_eq!(fetch(client, (server.ip, 8080)), PAGE, "{} from {}", server.name, client.name());
+        }
+        let container = &server.c(1).ns;
+        assert!(ping(container, OUTSIDE, 2).unwrap().clean(), "{}", server.name);
+        assert_eq!(source_seen(outside, container), server.ip, "the outside knows hosts only");
     }
 }
 

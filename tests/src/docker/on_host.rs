@@ -77,6 +77,10 @@ impl container::Engine for OnHost {
     fn docker(&self) -> Option<&Engine> {
         self.engine.as_ref()
     }
+
+    fn docker_mut(&mut self) -> Option<&mut Engine> {
+        self.engine.as_mut()
+    }
 }
 
 /// What the topology wants to know of a container that runs.
