@@ -82,11 +82,16 @@ impl StateDir {
     /// # Errors
     /// One line where it does not end in time.
     pub fn take_over(path: &Path, wait: Duration) -> anyhow::Result<Self> {
-        let created = create(path)?;
         let deadline = Instant::now() + wait;
         let mut asked = None;
         loop {
-            match try_lock(path)? {
+            // Anew each time: a daemon that detaches as it ends removes the directory.
+            let created = create(path)?;
+            let held = match try_lock(path) {
+                Err(error) if is_gone(&error) && Instant::now() < deadline => continue,
+                held => held?,
+            };
+            match held {
                 Ok(lock) => return Ok(Self { path: path.to_path_buf(), created, _lock: lock }),
                 Err(pid) if Instant::now() < deadline => {
                     if asked.as_ref() != Some(&pid) {
@@ -163,8 +168,13 @@ impl StateDir {
     pub fn remove(self) -> anyhow::Result<()> {
         self.clear()?;
         match fs::remove_dir(&self.path) {
-            // Somebody else's files stay, and so does the directory.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            // Somebody else's files stay, and so does the directory. A daemon that detached as it ended may
+            // have removed it already.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) =>
+            {
+                Ok(())
+            }
             result => result.with_context(|| format!("cannot remove {}", self.path.display())),
         }
     }
@@ -188,6 +198,10 @@ fn create(path: &Path) -> anyhow::Result<bool> {
     let missing = !path.exists();
     fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
     Ok(missing)
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Takes the lock, or tells who has it.

@@ -46,6 +46,7 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     // Before the state directory is made: the commonest mistakes leave nothing at all.
     Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
+    pins.check()?;
     let adopting = pins.exist();
     if adopting {
         refuse_foreign_pins(&pins)?;
