@@ -237,6 +237,8 @@ impl Daemon {
         }
         if dirty.next_hops {
             self.next_hops.clear();
+            // The route may be somebody's to a peer's subnet: what is not seen would be replaced.
+            self.reconciler.resync();
         }
         if dirty.routes || dirty.local || dirty.next_hops {
             let troubles = self.reconcile().await;
