@@ -77,9 +77,8 @@ impl Bed {
         let found = maps::dump(pins, "ROUTES_V4").unwrap().into_iter().find(|(key, _)| {
             key["prefix_len"] == len + 32 && maps::bytes(&key["data"]["addr"]) == addr.octets()
         });
-        let id = found?.1["tunnel"].clone();
-        let tunnels = maps::dump(pins, "TUNNELS").unwrap();
-        Some(tunnels.into_iter().find(|(key, _)| *key == id).unwrap().1)
+        let id = found?.1["tunnel"].as_u64().unwrap().try_into().unwrap();
+        Some(maps::lookup(pins, "TUNNELS", id).unwrap())
     }
 
     fn leads_at_once(&self, prefix: &str, peer: Option<&str>) {
