@@ -1,5 +1,7 @@
 //! Ending: `overlayd detach` leaves nothing, and SIGTERM with `keep` leaves all that forwards.
 
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a test that fails")]
+
 use std::{path::Path, time::Duration};
 
 use harness::{

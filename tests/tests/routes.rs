@@ -1,5 +1,7 @@
 //! A route's way: from etcd or the peers file into the maps, and what goes wrong on it, under traffic.
 
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a test that fails")]
+
 use std::{fs, net::Ipv4Addr, time::Duration};
 
 use harness::{
