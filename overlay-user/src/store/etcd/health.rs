@@ -30,6 +30,12 @@ struct Trouble {
 impl Board {
     pub(super) async fn watch(&self, health: Health, updates: &mpsc::Sender<Update>) {
         let mut state = self.0.lock().await;
+        let first_trouble = !matches!(state.watch, Some(Health::Degraded { .. }));
+        match &health {
+            Health::Degraded { reason } if first_trouble => tracing::warn!("{reason}"),
+            Health::Ok if state.watch.is_some() => tracing::info!("etcd is in step again"),
+            _ => {}
+        }
         state.watch = Some(health);
         state.report(updates).await;
     }
@@ -49,6 +55,9 @@ impl Board {
         let mut state = self.0.lock().await;
         let reason = format!("{subnet} is not announced: {error}");
         let out_of_reach = matches!(error, StoreError::Unreachable(_));
+        if state.announcements.get(&subnet).is_none_or(|known| known.reason != reason) && !out_of_reach {
+            tracing::warn!("{reason}");
+        }
         state.announcements.insert(subnet, Trouble { reason, out_of_reach });
         state.report(updates).await;
     }

@@ -78,14 +78,26 @@ impl FileStore {
                     }
                     Health::Ok
                 }
-                Err(error) => Health::Degraded { reason: error.to_string() },
+                Err(error) => Health::Degraded { reason: consequence(&error, applied.as_ref()) },
             };
             if health.as_ref() != Some(&now) {
+                if let Health::Degraded { reason } = &now {
+                    tracing::warn!("{reason}");
+                }
                 updates.send(Update::Health(now.clone())).await?;
                 health = Some(now);
             }
             wait(&self.path, stamp, &changed).await;
         }
+    }
+}
+
+fn consequence(error: &StoreError, applied: Option<&Peers>) -> String {
+    match applied {
+        Some(peers) => {
+            format!("{error} (its last good state stays in force; subnets in it: {})", peers.len())
+        }
+        None => error.to_string(),
     }
 }
 
