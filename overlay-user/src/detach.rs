@@ -47,6 +47,9 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
             pin_dir.display()
         );
     }
+    if let Some(state) = StateDir::peek(state_dir)? {
+        state.refuse_other_pins(pin_dir)?;
+    }
     let state_dir = StateDir::take_over(state_dir, DAEMON_ENDS)?;
     let state = state_dir.read()?;
     everything(&pins, state_dir, state.as_ref(), &netlink).await

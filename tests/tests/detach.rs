@@ -1,5 +1,7 @@
 //! Ending: `overlayd detach` leaves nothing, and SIGTERM with `keep` leaves all that forwards.
 
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a test that fails")]
+
 use std::{path::Path, time::Duration};
 
 use harness::{
@@ -169,4 +171,30 @@ fn detach_of_another_hosts_pins_is_refused() {
     let (h1, h2) = (topology.h(1), topology.h(2));
     let ping = ping(&h1.c(1).ns, h2.c(1).ip, 3).unwrap();
     assert!(ping.clean(), "{}", ping.text);
+}
+
+#[test]
+fn a_pin_directory_that_is_not_the_states_is_refused() {
+    let (mut topology, before) = used(Topology::builder().store(StoreKind::Peers));
+    let config = topology.h(1).overlayd().config.clone();
+    let other = topology.scope.pin_dir("other");
+    let dirs = [("--pin-dir", &other), ("--state-dir", &config.state_dir)];
+    let dirs = dirs.map(|(flag, dir)| format!("{flag}={}", dir.display()));
+    let overlayd = topology.h(1).ns.cmd(binaries::find("overlayd").unwrap());
+    let right = config.pin_dir.display().to_string();
+    let running = footprint(&topology);
+    let output = overlayd.clone().arg("detach").args(&dirs).run().unwrap();
+    expect(&output, 1, &[&right, "--pin-dir"]);
+    assert!(topology.h_mut(1).overlayd_mut().running());
+    // Nor is a second data path laid beside one that was kept.
+    topology.h_mut(1).overlayd_mut().stop().unwrap();
+    let peers = format!("--peers={}", topology.peers_file(0).display());
+    let output = overlayd.args(["--iface=eth0", &peers]).args(&dirs).run().unwrap();
+    expect(&output, 1, &[&right, "--pin-dir"]);
+    let mut changes = running.difference(&footprint(&topology));
+    // The lock names who held it last.
+    changes.retain(|line| !line.contains("/state/lock "));
+    assert!(changes.is_empty() && !other.exists(), "{}", changes.join("\n"));
+    expect(&topology.h_mut(1).overlayd_mut().detach().unwrap(), 0, &[]);
+    nothing_is_left(&topology, &before);
 }

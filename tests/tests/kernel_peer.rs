@@ -1,5 +1,7 @@
 //! A peer we did not write: a host with the kernel's vxlan device, set up as flanneld does it.
 
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a test that fails")]
+
 use std::{fs, time::Duration};
 
 use harness::{

@@ -1,5 +1,7 @@
 //! What overlayd refuses: one line, the right exit code, nothing left behind, and traffic flows meanwhile.
 
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a test that fails")]
+
 use std::{
     fs,
     net::TcpListener,

@@ -178,11 +178,9 @@ impl Daemon {
                 dirty.routes = true;
             }
             Update::Health(health) => {
-                if health != self.health {
-                    match &health {
-                        Health::Ok => info!("the store is in step"),
-                        Health::Degraded { reason } => warn!("{reason}: the last good state stays in force"),
-                    }
+                // What is wrong the store has told the log already.
+                if health != self.health && health == Health::Ok {
+                    info!("the store is in step");
                 }
                 self.health = health;
             }
@@ -238,6 +236,8 @@ impl Daemon {
         }
         if dirty.next_hops {
             self.next_hops.clear();
+            // The route may be somebody's to a peer's subnet: what is not seen would be replaced.
+            self.reconciler.resync();
         }
         if dirty.routes || dirty.local || dirty.next_hops {
             let troubles = self.reconcile().await;

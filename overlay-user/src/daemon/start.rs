@@ -115,6 +115,9 @@ async fn survey(
     netlink: &Netlink,
     adopting: bool,
 ) -> anyhow::Result<Survey> {
+    if let Some(old) = &old {
+        old.refuse_other_pins(&config.pin_dir)?;
+    }
     let store = open_store(config, old.as_ref())?;
     let heard = async { Ok::<_, StoreError>((store.network().await?, store.list().await?)) }.await;
     let (network, records, health) = match heard {
@@ -227,6 +230,7 @@ fn remember(config: &Config, survey: &mut Survey) {
     state.network = Some((survey.local.vni.get(), survey.local.port));
     state.bridges.clone_from(&config.bridges);
     state.note_store(&config.store);
+    state.pin_dir = Some(config.pin_dir.clone());
 }
 
 /// Packets that go back out of the bridge they came from, as those on the slow path do, would make the

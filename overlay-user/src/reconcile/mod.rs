@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::{desired::Desired, observe::Observed};
 use crate::{
@@ -71,9 +71,6 @@ impl Reconciler {
             .map(|(id, _)| *id)
             .collect();
         let plan = plan::plan(desired, &observed, &clearable);
-        for refusal in &plan.refusals {
-            warn!("{refusal}");
-        }
         let mut failures = Vec::new();
         for change in &plan.changes {
             debug!(?change, "applying");
