@@ -163,7 +163,7 @@ fn iperf_measures_both_protocols_and_directions() {
     let tcp = iperf::tcp(1).bidirectional().run(&h1.ns, &h2.ns, h2.ip).unwrap();
     assert!(tcp.flow.bits_per_second > 1e7 && tcp.back.unwrap().bits_per_second > 1e7, "{tcp:?}");
     let udp = iperf::udp(1, 10_000_000, 1400).reverse().run(&h1.ns, &h2.ns, h2.ip).unwrap();
-    assert!((5e6..1.5e7).contains(&udp.flow.bits_per_second) && udp.flow.lost_percent < 50.0, "{udp:?}");
+    assert!((1e6..1.5e7).contains(&udp.flow.bits_per_second) && udp.flow.lost_percent < 50.0, "{udp:?}");
     let text = iperf::udp(1, 10_000_000, 1400).text(&h1.ns, &h2.ns, h2.ip).unwrap().stdout;
     assert!(iperf::summary(&text).iter().any(|line| iperf::arrived(line)), "{text}");
     assert!(iperf::tcp(1).run(&h1.ns, &h2.ns, "172.16.199.99".parse().unwrap()).is_err());

@@ -28,7 +28,7 @@ fn talk(what: &str, client: (&Netns, Ipv4Addr), server: (&Netns, Ipv4Addr)) {
         let run = run.bidirectional().options(&["-B", &bind]);
         let done = run.run(client.0, server.0, server.1).unwrap();
         for flow in [done.flow, done.back.unwrap()] {
-            assert!(flow.bits_per_second > 5e6 && flow.lost_percent < 1.0, "{what}: {flow:?}");
+            assert!(flow.bits_per_second > 1e6 && flow.lost_percent < 20.0, "{what}: {flow:?}");
         }
     }
 }
