@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use ebpf_build::{Recipe, Toolchain};
 
-use crate::setup::{self, command, elf};
+use crate::{command, elf, setup};
 
 /// Arguments.
 #[derive(clap::Args)]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use ebpf_build::{Recipe, Toolchain};
 
-use crate::setup::{self, command};
+use crate::{command, setup};
 
 /// Arguments.
 #[derive(clap::Args)]

@@ -2,7 +2,9 @@
 
 mod build_ebpf;
 mod check;
+mod command;
 mod demo;
+mod elf;
 mod lab;
 mod setup;
 mod test;

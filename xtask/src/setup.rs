@@ -1,13 +1,12 @@
 //! `cargo xtask setup`: installs what is missing to build, run and test, and nothing else.
 
-pub(crate) mod command;
-pub(crate) mod elf;
 mod need;
 mod packages;
 
 use anyhow::{Result, bail};
 
-use need::{LINKER_VERSION, Missing};
+use self::need::{LINKER_VERSION, Missing};
+use crate::command;
 
 /// Arguments.
 #[derive(clap::Args)]

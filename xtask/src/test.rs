@@ -9,7 +9,7 @@ use std::process::{Command, Stdio, exit};
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::{self, command};
+use crate::{command, setup};
 use tally::Tally;
 
 /// The tests that need root and a kernel.

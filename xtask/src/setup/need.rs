@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Set, command, elf};
+use super::Set;
+use crate::{command, elf};
 
 /// One thing that must be there.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::command;
+use crate::command;
 
 /// Asked by Debian's tools whether a service may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
