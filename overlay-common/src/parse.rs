@@ -127,12 +127,13 @@ pub fn vxlan_inner<P: Packet + ?Sized>(
 }
 
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the
-/// device will cut it (`gso_size` bytes of payload each, 0 for no aggregate). `None` where the transport
-/// header cannot be read, or the aggregate is of a kind we do not know.
+/// device will cut it (`gso_size` bytes of payload each, 0 for no aggregate). What trails behind the IP
+/// packet counts, since it is encapsulated with it. `None` where the transport header cannot be read, or
+/// the aggregate is of a kind we do not know.
 #[inline(always)]
 pub fn wire_ip_len<P: Packet + ?Sized>(packet: &P, frame: &Frame, gso_size: u32) -> Option<u32> {
     if gso_size == 0 {
-        return Some(u32::from(frame.ip.total_len.get()));
+        return u32::try_from(packet.len().checked_sub(L3)?).ok();
     }
     if frame.ip.version_ihl != Ipv4Header::VERSION_IHL {
         return None;

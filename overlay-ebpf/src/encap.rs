@@ -134,8 +134,11 @@ fn encap(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel, hop: Hop) -> Result<Verd
         return Ok(Verdict::Pass);
     }
     skb.store_headers(&headers, tunnel.template_len).map_err(|_| DropReason::EncapFailed)?;
-    if hop == Hop::Forwarded {
-        take_ttl(skb, template_len, &frame.ip).map_err(|_| DropReason::EncapFailed)?;
+    match hop {
+        Hop::Forwarded => {
+            take_ttl(skb, template_len, &frame.ip).map_err(|_| DropReason::EncapFailed)?;
+        }
+        Hop::Routed => skb.forget_route(),
     }
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
     let [.., a, b, c, d] = tunnel.next_hop.bytes;

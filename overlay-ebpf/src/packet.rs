@@ -109,6 +109,27 @@ impl<'a> Skb<'a> {
         if result == 0 { Ok(()) } else { Err(result) }
     }
 
+    /// Drops the route that the kernel found for the packet before it had outer headers. A packet that waits
+    /// for an underlay neighbour's MAC address would be given that route's neighbour instead when the answer
+    /// comes (neigh_update looks the neighbour up again by the packet's route). Only metadata routes have no
+    /// neighbour, hence a tunnel key which nobody reads.
+    #[inline(always)]
+    pub(crate) fn forget_route(&self) {
+        /// The start of `struct bpf_tunnel_key`: id and IPv4 address, the smallest size that kernels take.
+        type Key = [u32; 2];
+        let mut key: Key = [0; 2];
+        // SAFETY: the context is valid; the helper reads as many bytes as it is told, and `key` outlives the
+        // call. A failure leaves the route, which matters only to packets that have to wait.
+        let _ = unsafe {
+            helpers::bpf_skb_set_tunnel_key(
+                self.ctx.skb.skb,
+                (&raw mut key).cast(),
+                size_of::<Key>() as u32,
+                0,
+            )
+        };
+    }
+
     /// False where no interface has this index any more: a redirect to it would be a silent loss.
     #[inline(always)]
     pub(crate) fn device_exists(&self, ifindex: u32) -> bool {

@@ -27,6 +27,8 @@ const DAEMON_ENDS: Duration = Duration::from_secs(15);
 pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let pins = Pins::new(pin_dir);
+    // From in there the pins look gone, and the programs would stay behind with their daemon killed.
+    pins.refuse_private()?;
     if !pins.exist() && !state_dir.exists() {
         eprintln!(
             "overlayd: nothing to detach: no pins under {}, no state in {}",
@@ -44,6 +46,9 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
             "pin directory {} belongs to overlayd in another network namespace: detach it there",
             pin_dir.display()
         );
+    }
+    if let Some(state) = StateDir::peek(state_dir)? {
+        state.refuse_other_pins(pin_dir)?;
     }
     let state_dir = StateDir::take_over(state_dir, DAEMON_ENDS)?;
     let state = state_dir.read()?;

@@ -2,6 +2,8 @@
 //! are heard (the bridge's own address, the kernel's neighbour entries), moves are decided, and who has
 //! fallen silent is asked before it is forgotten.
 
+mod contest;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -53,45 +55,68 @@ struct Place {
 pub async fn sync(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(), EndpointError> {
     let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
     let mut endpoints: BTreeMap<EndpointKey, Endpoint> = maps.endpoints()?.into_iter().collect();
-    remove_orphans(local, &ports, &mut endpoints, maps)?;
+    let orphans = remove_orphans(local, &ports, &mut endpoints, maps)?;
     for bridge in &local.bridges {
         put_gateway(local, bridge, &endpoints, maps)?;
-        let places = places(bridge, netlink).await?;
-        for (ip, place) in places {
-            let key = EndpointKey { vni: local.vni.key(), ip: ip.into() };
-            let Some(port) = ports.get(&place.ifindex) else { continue };
-            if let Some(endpoint) = settle(endpoints.get(&key), place, port, monotonic_now()) {
-                debug!(%ip, ifindex = place.ifindex, mac = %place.mac, "endpoint from the neighbour table");
+        let fdb = fdb(bridge, netlink).await?;
+        for neighbour in netlink.neighbours(bridge.index).await? {
+            if !bridge.address.contains(&neighbour.ip) {
+                continue;
+            }
+            let key = EndpointKey { vni: local.vni.key(), ip: neighbour.ip.into() };
+            if orphans.get(&key).is_some_and(|orphan| outlives(&neighbour, orphan)) {
+                netlink.delete_neighbour(bridge.index, neighbour.ip).await?;
+                continue;
+            }
+            let old = endpoints.get(&key).copied();
+            let place = place(&neighbour, &fdb);
+            if let Some(old) = old.filter(|old| contest::is_on(old, place, &neighbour, monotonic_now())) {
+                contest::decide(bridge, &key, &old, Some(&neighbour), maps, netlink).await?;
+                continue;
+            }
+            let Some((place, port)) = place.and_then(|place| Some((place, ports.get(&place.ifindex)?)))
+            else {
+                continue;
+            };
+            if let Some(endpoint) = settle(old.as_ref(), place, port, monotonic_now()) {
+                debug!(ip = %neighbour.ip, ifindex = place.ifindex, mac = %place.mac, "endpoint from the neighbour table");
                 maps.put_endpoint(key, endpoint)?;
                 endpoints.insert(key, endpoint);
+            } else if let Some(old) = old.filter(|old| contest::is_won(old, place, &neighbour)) {
+                maps.put_endpoint(key, Endpoint { flags: old.flags & !endpoint_flag::CONTESTED, ..old })?;
             }
         }
     }
     recount(&ports, &endpoints, maps)
 }
 
-/// Removes endpoints behind interfaces that are gone, and gateways that are none any more.
+/// Removes endpoints behind interfaces that are gone, which are returned, and gateways that are none any
+/// more.
 fn remove_orphans(
     local: &Local,
     ports: &BTreeMap<u32, Port>,
     endpoints: &mut BTreeMap<EndpointKey, Endpoint>,
     maps: &mut Maps,
-) -> Result<(), DatapathError> {
+) -> Result<BTreeMap<EndpointKey, Endpoint>, DatapathError> {
     let gateways: BTreeSet<EndpointKey> =
         local.bridges.iter().map(|bridge| gateway_key(local, bridge)).collect();
-    let orphans: Vec<EndpointKey> = endpoints
-        .iter()
-        .filter(|(key, endpoint)| {
-            let stale_gateway = endpoint.flags & endpoint_flag::HOST != 0 && !gateways.contains(key);
-            stale_gateway || !ports.contains_key(&endpoint.ifindex) || key.vni != local.vni.key()
-        })
-        .map(|(key, _)| *key)
-        .collect();
-    for key in orphans {
-        maps.delete_endpoint(key)?;
-        endpoints.remove(&key);
+    let is_orphan = |key: &EndpointKey, endpoint: &Endpoint| {
+        let stale_gateway = endpoint.flags & endpoint_flag::HOST != 0 && !gateways.contains(key);
+        stale_gateway || !ports.contains_key(&endpoint.ifindex) || key.vni != local.vni.key()
+    };
+    let orphans: BTreeMap<EndpointKey, Endpoint> =
+        endpoints.extract_if(.., |key, endpoint| is_orphan(key, endpoint)).collect();
+    for key in orphans.keys() {
+        maps.delete_endpoint(*key)?;
     }
-    Ok(())
+    Ok(orphans)
+}
+
+/// Whether a neighbour entry is what is left of a container whose interface is gone. The kernel would go on
+/// sending to its MAC address for half a minute, though a new container may have the address by then.
+fn outlives(neighbour: &Neighbour, orphan: &Endpoint) -> bool {
+    let foreign = matches!(neighbour.state, NudState::Permanent | NudState::NoArp);
+    neighbour.mac == Some(orphan.mac) && !foreign
 }
 
 fn gateway_key(local: &Local, bridge: &Bridge) -> EndpointKey {
@@ -117,24 +142,19 @@ fn put_gateway(
     if endpoints.get(&key) == Some(&gateway) { Ok(()) } else { maps.put_endpoint(key, gateway) }
 }
 
-/// What the neighbour table (address to MAC) and the FDB (MAC to port) together say.
-async fn places(bridge: &Bridge, netlink: &Netlink) -> Result<BTreeMap<Ipv4Addr, Place>, NetlinkError> {
-    let fdb: BTreeMap<Mac, u32> = netlink
-        .fdb(bridge.index)
-        .await?
-        .into_iter()
+/// The ports of a bridge by the MAC addresses behind them.
+async fn fdb(bridge: &Bridge, netlink: &Netlink) -> Result<BTreeMap<Mac, u32>, NetlinkError> {
+    let entries = netlink.fdb(bridge.index).await?.into_iter();
+    Ok(entries
         .filter(|entry| entry.kind != FdbKind::Local && entry.ifindex != bridge.index)
         .map(|entry| (entry.mac, entry.ifindex))
-        .collect();
-    let neighbours = netlink.neighbours(bridge.index).await?;
-    Ok(neighbours
-        .into_iter()
-        .filter(|neighbour| neighbour.is_valid() && bridge.address.contains(&neighbour.ip))
-        .filter_map(|neighbour| {
-            let mac = neighbour.mac?;
-            Some((neighbour.ip, Place { ifindex: *fdb.get(&mac)?, mac }))
-        })
         .collect())
+}
+
+/// What the neighbour table (address to MAC) and the FDB (MAC to port) together say.
+fn place(neighbour: &Neighbour, fdb: &BTreeMap<Mac, u32>) -> Option<Place> {
+    let mac = neighbour.mac.filter(|_| neighbour.is_valid())?;
+    Some(Place { ifindex: *fdb.get(&mac)?, mac })
 }
 
 /// The entry that a neighbour's place makes of the one there is; `None` where it changes nothing. A
@@ -179,26 +199,34 @@ fn recount(
     Ok(())
 }
 
-/// An address spoke from another place than the one it is known at. The kernel is made to ask who has it;
-/// the answer comes as a neighbour event, and [`sync`] acts on that.
+/// An address spoke from another place than the one it is known at. Who has it is asked whether it still
+/// does; the answer comes as a neighbour event, and [`sync`] acts on that.
 ///
 /// # Errors
-/// [`NetlinkError`] where the kernel cannot be made to ask.
+/// [`EndpointError`].
 pub async fn confirm_move(
     local: &Local,
     ip: MapIp,
     ifindex: u32,
+    maps: &mut Maps,
     netlink: &Netlink,
-) -> Result<(), NetlinkError> {
-    let Some(ip) = ip.to_v4() else { return Ok(()) };
-    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.address.contains(&ip)) else {
+) -> Result<(), EndpointError> {
+    let Some(v4) = ip.to_v4() else { return Ok(()) };
+    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.address.contains(&v4)) else {
         return Ok(());
     };
-    if ip == bridge.address.addr() {
+    let key = EndpointKey { vni: local.vni.key(), ip };
+    let Some(endpoint) = maps.endpoint(key)? else { return Ok(()) };
+    if endpoint.source > EndpointSource::Neighbour as u32 {
         return Ok(());
     }
-    info!(%ip, ifindex, "address speaks from another port than the one it is known on: asking who has it");
-    probe(bridge, ip, netlink).await
+    if endpoint.ifindex == ifindex {
+        // Another MAC address behind the same port: only which one it is has to be asked.
+        return Ok(probe(bridge, v4, netlink).await?);
+    }
+    let neighbours = netlink.neighbours(bridge.index).await?;
+    let known = neighbours.iter().find(|neighbour| neighbour.ip == v4);
+    contest::decide(bridge, &key, &endpoint, known, maps, netlink).await
 }
 
 /// Makes the kernel ask for an address, by ARP.

@@ -41,6 +41,31 @@ pub fn report(program: &str, result: anyhow::Result<u8>) -> ExitCode {
     }
 }
 
+/// Reads the command line. Help and version are printed; a mistake is one line, too.
+///
+/// # Errors
+/// The exit code.
+pub fn arguments<C: clap::Parser>(program: &str) -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // A reader that has gone away (`| head`) is no error.
+            let _ = error.print();
+            return ExitCode::from(OK);
+        }
+        eprintln!("{program}: {}; try `{program} --help`", usage_line(&error.to_string()));
+        ExitCode::from(USAGE)
+    })
+}
+
+/// What clap says over many lines: up to the usage, which `--help` tells better.
+fn usage_line(text: &str) -> String {
+    let text = text.split("\n\nUsage:").next().unwrap_or(text);
+    let text = text.split("\n\nFor more information").next().unwrap_or(text);
+    let paragraph = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = text.split("\n\n").map(paragraph).collect::<Vec<_>>().join("; ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
 /// The error and its causes on one line.
 pub fn one_line(error: &anyhow::Error) -> String {
     // Causes that the message of the error above already tells are left out.
@@ -69,6 +94,19 @@ mod tests {
         let inner = anyhow::anyhow!("no such file\n(os error 2)");
         let error = inner.context("cannot read x: no such file (os error 2)").context("start");
         assert_eq!(one_line(&error), "start: cannot read x: no such file (os error 2)");
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let clap = "error: unexpected argument '--vin' found\n\n  tip: a similar argument exists: '--vni'\n\n\
+                    Usage: overlayd --vni <N>\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            usage_line(clap),
+            "unexpected argument '--vin' found; tip: a similar argument exists: '--vni'"
+        );
+        let clap =
+            "error: invalid value 'x' for '--port <N>': no digit\n\nFor more information, try '--help'.\n";
+        assert_eq!(usage_line(clap), "invalid value 'x' for '--port <N>': no digit");
     }
 
     #[test]

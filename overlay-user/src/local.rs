@@ -4,12 +4,11 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, bail, ensure};
 use ipnet::Ipv4Net;
-use overlay_common::{Mac, Vni};
+use overlay_common::{Mac, Vni, parse::VXLAN_V4_OVERHEAD};
 
 use crate::{
     config::Config,
     netlink::{Link, Netlink},
-    reconcile::desired::{overlaps, overlay_mtu},
     store::NetworkConfig,
 };
 
@@ -175,6 +174,17 @@ fn refuse_overlaps(bridges: &[Bridge]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// True where two prefixes share an address.
+pub fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
+    let (a, b) = (a.trunc(), b.trunc());
+    a.contains(&b) || b.contains(&a)
+}
+
+/// The largest inner packet over an uplink with this MTU, in bytes.
+const fn overlay_mtu(uplink_mtu: u32) -> u32 {
+    uplink_mtu.saturating_sub(VXLAN_V4_OVERHEAD)
 }
 
 #[cfg(test)]

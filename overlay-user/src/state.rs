@@ -18,7 +18,10 @@ use nix::{
 use overlay_common::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::StoreConfig, store::Announcement, sysctl};
+use crate::{config::StoreConfig, datapath::pin::Pins, store::Announcement, sysctl};
+
+/// The file in the state directory.
+const FILE: &str = "state.json";
 
 /// The form of the file; another one is refused rather than guessed at.
 const VERSION: u32 = 1;
@@ -35,7 +38,7 @@ pub struct EtcdState {
 /// The content of `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// [`VERSION`].
+    /// The form of the file; another one is refused.
     pub version: u32,
     /// The node's name.
     pub node_name: String,
@@ -51,6 +54,9 @@ pub struct State {
     pub bridges: Vec<String>,
     /// Kernel settings that were changed, with their old values.
     pub sysctls: Vec<sysctl::Saved>,
+    /// Where the data path is pinned.
+    #[serde(default)]
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// The state directory, locked: one daemon, or one detach, at a time.
@@ -82,11 +88,16 @@ impl StateDir {
     /// # Errors
     /// One line where it does not end in time.
     pub fn take_over(path: &Path, wait: Duration) -> anyhow::Result<Self> {
-        let created = create(path)?;
         let deadline = Instant::now() + wait;
         let mut asked = None;
         loop {
-            match try_lock(path)? {
+            // Anew each time: a daemon that detaches as it ends removes the directory.
+            let created = create(path)?;
+            let held = match try_lock(path) {
+                Err(error) if is_gone(&error) && Instant::now() < deadline => continue,
+                held => held?,
+            };
+            match held {
                 Ok(lock) => return Ok(Self { path: path.to_path_buf(), created, _lock: lock }),
                 Err(pid) if Instant::now() < deadline => {
                     if asked.as_ref() != Some(&pid) {
@@ -104,7 +115,7 @@ impl StateDir {
     }
 
     fn file(&self) -> PathBuf {
-        self.path.join("state.json")
+        self.path.join(FILE)
     }
 
     /// Reads the state; `None` where there is none.
@@ -112,7 +123,15 @@ impl StateDir {
     /// # Errors
     /// One line where the file cannot be read or is not of this form.
     pub fn read(&self) -> anyhow::Result<Option<State>> {
-        let path = self.file();
+        Self::peek(&self.path)
+    }
+
+    /// As [`StateDir::read`], without the lock.
+    ///
+    /// # Errors
+    /// As [`StateDir::read`].
+    pub fn peek(directory: &Path) -> anyhow::Result<Option<State>> {
+        let path = directory.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -163,14 +182,19 @@ impl StateDir {
     pub fn remove(self) -> anyhow::Result<()> {
         self.clear()?;
         match fs::remove_dir(&self.path) {
-            // Somebody else's files stay, and so does the directory.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            // Somebody else's files stay, and so does the directory. A daemon that detached as it ended may
+            // have removed it already.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) =>
+            {
+                Ok(())
+            }
             result => result.with_context(|| format!("cannot remove {}", self.path.display())),
         }
     }
 
     fn clear(&self) -> anyhow::Result<()> {
-        for name in ["state.json", "state.json.new", "lock"] {
+        for name in [FILE, "state.json.new", "lock"] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error)
@@ -188,6 +212,10 @@ fn create(path: &Path) -> anyhow::Result<bool> {
     let missing = !path.exists();
     fs::create_dir_all(path).with_context(|| format!("cannot create state directory {}", path.display()))?;
     Ok(missing)
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Takes the lock, or tells who has it.
@@ -222,7 +250,26 @@ impl State {
             announcements: Vec::new(),
             bridges: Vec::new(),
             sysctls: Vec::new(),
+            pin_dir: None,
         }
+    }
+
+    /// Refuses a pin directory other than the one in which this node's data path is still pinned: that one
+    /// would go on beside ours, and nobody would know of it any more.
+    ///
+    /// # Errors
+    /// One line naming both.
+    pub fn refuse_other_pins(&self, pin_dir: &Path) -> anyhow::Result<()> {
+        let Some(noted) = &self.pin_dir else { return Ok(()) };
+        let same = noted == pin_dir || fs::canonicalize(noted).ok() == fs::canonicalize(pin_dir).ok();
+        if same || !Pins::new(noted).exist() {
+            return Ok(());
+        }
+        bail!(
+            "this state directory's data path is pinned under {}, not {}: name it with --pin-dir",
+            noted.display(),
+            pin_dir.display()
+        )
     }
 
     /// Notes where announcements are made from now on.

@@ -4,7 +4,7 @@ use std::{fmt::Debug, net::Ipv4Addr};
 
 use anyhow::Result;
 
-use crate::Netns;
+use crate::{Netns, docker};
 
 /// A running container.
 #[derive(Debug)]
@@ -77,6 +77,16 @@ pub trait Engine: Debug + Send {
     /// # Errors
     /// It was gone already, or is not to be removed.
     fn remove(&mut self, host: &Netns, container: Container) -> Result<()>;
+
+    /// The Docker engine behind it, where it is one.
+    fn docker(&self) -> Option<&docker::Engine> {
+        None
+    }
+
+    /// The Docker engine behind it, to restart it.
+    fn docker_mut(&mut self) -> Option<&mut docker::Engine> {
+        None
+    }
 }
 
 /// Containers that are namespaces, on a bridge made as Docker makes it.

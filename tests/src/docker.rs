@@ -7,6 +7,7 @@
 mod client;
 mod container;
 mod host;
+mod on_host;
 mod process;
 mod state;
 
@@ -20,6 +21,7 @@ use nix::sys::signal::Signal;
 
 pub use client::Client;
 pub use container::{Container, HostVeth};
+pub use on_host::OnHost;
 pub use process::Process;
 pub use state::{EngineState, Place};
 
@@ -80,7 +82,7 @@ impl Engine {
             cgroup_parent: format!("/{id}"),
         };
         let host = Host::enter(&place.netns, &id)?;
-        let launched = prepare(&place.dir).and_then(|()| launch_with_any_driver(&host, &place, &options));
+        let launched = prepare(&place).and_then(|()| launch_with_any_driver(&host, &place, &options));
         match launched {
             Ok((process, driver)) => {
                 let client = place.client();
@@ -176,7 +178,8 @@ pub(crate) fn unique_id() -> Result<String> {
     Ok(uuid.chars().take(8).collect())
 }
 
-fn prepare(dir: &Path) -> Result<()> {
+fn prepare(place: &Place) -> Result<()> {
+    let dir = &place.dir;
     // The longest socket below it, against the 107 bytes of sun_path (unix(7)).
     let longest = dir.join("exec/containerd/containerd-debug.sock");
     let length = longest.as_os_str().len();
@@ -190,7 +193,8 @@ fn prepare(dir: &Path) -> Result<()> {
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
     }
     // Without a file of its own, dockerd would read the machine's.
-    fs::write(dir.join("daemon.json"), "{}\n").context("writing daemon.json")
+    fs::write(dir.join("daemon.json"), "{}\n").context("writing daemon.json")?;
+    place.note()
 }
 
 fn launch_with_any_driver(

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     Netns, Scope,
     container::{Bridge, Container, Engine, Spec},
+    docker,
     overlayd::Overlayd,
     wire::{self, Wire},
 };
@@ -118,6 +119,30 @@ impl Host {
             .iter()
             .find(|c| c.name == name)
             .unwrap_or_else(|| panic!("{} has no container {name}", self.name))
+    }
+
+    /// Its Docker engine.
+    ///
+    /// # Panics
+    /// Something else runs its containers.
+    #[must_use]
+    pub fn docker(&self) -> &docker::Engine {
+        self.docker_engine().unwrap_or_else(|| panic!("no Docker engine runs on {}", self.name))
+    }
+
+    /// Its Docker engine, to restart it.
+    ///
+    /// # Panics
+    /// Something else runs its containers.
+    pub fn docker_mut(&mut self) -> &mut docker::Engine {
+        let name = &self.name;
+        self.engine.docker_mut().unwrap_or_else(|| panic!("no Docker engine runs on {name}"))
+    }
+
+    /// Its Docker engine, where it has one.
+    #[must_use]
+    pub fn docker_engine(&self) -> Option<&docker::Engine> {
+        self.engine.docker()
     }
 
     /// The daemon.

@@ -5,18 +5,24 @@
 
 pub mod binaries;
 pub mod bpffs;
+pub mod capture;
 pub mod cgroup;
 pub mod container;
+pub mod counters;
 pub mod docker;
 pub mod dump;
 pub mod etcd;
+pub mod footprint;
 pub mod host;
 pub mod image;
+pub mod kernel_vtep;
+pub mod maps;
 pub mod netns;
 pub mod overlayd;
 pub mod process;
 pub mod scope;
 pub mod snapshot;
+pub mod tables;
 pub mod tcx;
 pub mod topology;
 pub mod traffic;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bpffs, netns, netns::Netns};
+use crate::{bpffs, docker::Place, netns, netns::Netns};
 
 /// Begins all names. A dot ends each part, and parts have none, so no scope is the prefix of another.
 const PREFIX: &str = "overlayd";
@@ -108,6 +108,8 @@ impl Drop for Scope {
 /// What bears a name.
 #[derive(Debug, Default)]
 pub struct Remains {
+    /// Docker engines.
+    pub engines: Vec<Place>,
     /// Namespaces.
     pub namespaces: Vec<String>,
     /// Its directory on bpffs, if it is there.
@@ -124,6 +126,7 @@ impl Remains {
         let entries = fs::read_dir(netns::DIR).into_iter().flatten().flatten();
         let names = entries.filter_map(|e| e.file_name().into_string().ok());
         Self {
+            engines: Place::all_in(&dir(name)),
             namespaces: names.filter(|n| n.starts_with(&prefix)).collect(),
             pins: Some(pins(name)).filter(|p| p.exists()),
             dir: Some(dir(name)).filter(|p| p.exists()),
@@ -133,7 +136,7 @@ impl Remains {
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty() && self.pins.is_none() && self.dir.is_none()
+        self.engines.is_empty() && self.namespaces.is_empty() && self.pins.is_none() && self.dir.is_none()
     }
 }
 
@@ -147,7 +150,11 @@ pub fn remove(name: &str, grace: Duration) -> Vec<String> {
             trouble.push(format!("cannot remove {what}: {e:#}"));
         }
     };
-    // The daemons first, or they would attach anew; then the programs, then what they were attached to.
+    // Containers have namespaces without a name: only their engine finds them.
+    for engine in &remains.engines {
+        note(format!("the Docker engine in {}", engine.dir.display()), engine.remove());
+    }
+    // The daemons before their pins, or they would attach anew; then the programs, then what they were attached to.
     for ns in &remains.namespaces {
         Netns::borrow(Path::new(netns::DIR).join(ns)).end_processes(grace);
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     Scope,
     container::{Engine, Namespaces},
+    docker::OnHost,
     dump::dump,
     etcd::Etcd,
     host::Host,
@@ -174,6 +175,12 @@ impl Builder {
     pub fn engine(mut self, engine: impl Fn(usize, &Scope) -> Box<dyn Engine> + 'static) -> Self {
         self.engine = Box::new(engine);
         self
+    }
+
+    /// Each host is a Docker engine of its own.
+    #[must_use]
+    pub fn docker(self) -> Self {
+        self.engine(|index, scope| Box::new(OnHost::new(index, scope)))
     }
 
     /// Tells each step; an error ends the bringing up.
@@ -347,6 +354,7 @@ impl Topology {
                 (builder.progress)(&format!("overlayd on h{}", index + 1))?;
                 self.start_overlayd(index)?;
             }
+            self.await_routes()?;
         }
         Ok(())
     }

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::cgroup;
-use harness::docker::{Engine, EngineOptions, EngineState, Place};
+use harness::docker::{Engine, EngineOptions, EngineState, OnHost, Place};
 use harness::image::Image;
+use harness::scope::{self, Remains};
+use harness::topology::StoreKind;
+use harness::{Scope, Topology, cgroup};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -247,6 +249,26 @@ fn a_persistent_engine_outlives_its_owner_until_taken_down() {
     timed("taken down with dockerd dead", || state.down().expect("nothing left"));
     assert_no_trace(&state.place);
     state.down().expect("a second time is no error");
+}
+
+#[test]
+fn a_topologys_engines_are_removed_by_its_name_alone() {
+    let persistent = |index, scope: &Scope| Box::new(OnHost::new(index, scope).persistent()) as _;
+    let topology = Topology::builder().store(StoreKind::Peers).without_overlayd().engine(persistent);
+    let topology = topology.up().expect("up");
+    let name = topology.scope.name().to_owned();
+    let states: Vec<EngineState> = topology.hosts.iter().map(|h| h.docker().state().clone()).collect();
+    topology.keep();
+    // One lives, of the other only the shim and the container are left.
+    let pid = nix::unistd::Pid::from_raw(states[1].process.pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("ours");
+    until("dockerd is dead", || !states[1].process.alive());
+    assert_eq!(Remains::of(&name).engines.len(), 2);
+    timed("two engines removed by name", || {
+        assert_eq!(scope::remove(&name, Duration::ZERO), [""; 0]);
+    });
+    states.iter().for_each(|state| assert_no_trace(&state.place));
+    assert!(Remains::of(&name).is_empty(), "{:?}", Remains::of(&name));
 }
 
 #[test]

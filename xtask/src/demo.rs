@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use harness::{
     Netns, Scope, Topology, bpffs,
+    docker::Place,
     dump::dump,
     eventually, scope,
     snapshot::{Change, Snapshot},
@@ -43,15 +44,18 @@ pub(crate) struct Args {
     /// The lab's name
     #[arg(long, default_value = "demo")]
     name: String,
+    /// Make each host a real Docker engine, and the containers real ones
+    #[arg(long)]
+    docker: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    up::prepare()?;
+    up::prepare(args.docker)?;
     state::ensure_free(&args.name)?;
     interrupt::watch()?;
     bpffs::ensure()?;
     let before = Snapshot::take()?;
-    let mut topology = Topology::builder()
+    let mut topology = up::builder(args.docker)
         .without_overlayd()
         .progress(step)
         .up_in(Scope::named(&args.name)?)
@@ -217,10 +221,18 @@ fn clean_up(topology: Topology, before: &Snapshot) -> Result<()> {
     for host in &topology.hosts {
         links.extend(tcx::attachments_in(&host.ns)?.iter().map(|a| a.link).filter(|id| *id != 0));
     }
+    let engines = topology.hosts.iter().filter_map(|host| Some(host.docker_engine()?.state().place.clone()));
+    let engines: Vec<Place> = engines.collect();
     drop(topology);
     // By their ids they are found wherever they are, also if their namespace were held by something.
     let gone = || links.iter().all(|id| matches!(tcx::link_exists(*id), Ok(false)));
     eventually(&format!("the tcx links {links:?} are gone"), FREED, gone)?;
+    for engine in &engines {
+        let processes = engine.processes()?;
+        if !processes.is_empty() || engine.dir.exists() {
+            bail!("the Docker engine in {} is not gone: {processes:?}", engine.dir.display());
+        }
+    }
     // Others' labs and tests may come and go meanwhile.
     let foreign =
         |change: &Change| matches!(change.kind, "namespace" | "pin") && !scope::owns(&name, &change.what);
@@ -229,6 +241,9 @@ fn clean_up(topology: Topology, before: &Snapshot) -> Result<()> {
         bail!("not as before:\n{left}");
     }
     println!("    namespaces, links, {} tcx links and pins are as before", links.len());
+    if !engines.is_empty() {
+        println!("    nothing is left of {} Docker engines", engines.len());
+    }
     Ok(())
 }
 

@@ -107,6 +107,9 @@ fn segments_are_measured_not_aggregates() {
     let frame = ipv4_frame(&packet[..]).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 0), Some(52));
     assert_eq!(wire_ip_len(&packet[..], &frame, 1398), Some(20 + 32 + 1398));
+    // What trails behind the IP packet goes into the tunnel too.
+    let trailing = [&packet[..], &[0; 9]].concat();
+    assert_eq!(wire_ip_len(&trailing[..], &frame, 0), Some(52 + 9));
     packet[23] = PROTOCOL_UDP;
     let frame = ipv4_frame(&packet[..]).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 1200), Some(20 + 8 + 1200));

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use overlay_user::{ctl, exit};
 
 fn main() -> ExitCode {
-    exit::report("overlayctl", ctl::run(&ctl::Cli::parse()))
+    match exit::arguments::<ctl::Cli>("overlayctl") {
+        Ok(cli) => exit::report("overlayctl", ctl::run(&cli)),
+        Err(code) => code,
+    }
 }

@@ -51,8 +51,10 @@ struct Detach {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    exit::report("overlayd", run(cli))
+    match exit::arguments("overlayd") {
+        Ok(cli) => exit::report("overlayd", run(cli)),
+        Err(code) => code,
+    }
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -77,7 +79,13 @@ fn configure(run: Run) -> anyhow::Result<(Config, LogFormat)> {
         None => run.flags,
     };
     let log_format = flags.log_format.unwrap_or_default();
-    Ok((flags.check().map_err(usage)?, log_format))
+    let config = flags.check().map_err(|error| {
+        usage(match &run.config {
+            Some(path) => error.context(format!("flags with configuration file {}", path.display())),
+            None => error,
+        })
+    })?;
+    Ok((config, log_format))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

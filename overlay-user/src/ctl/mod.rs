@@ -7,6 +7,7 @@ pub mod show;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::unistd::geteuid;
 
 use crate::{
     config::default,
@@ -65,7 +66,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         );
         return Err(Failure::new(exit::NOT_RUNNING, message).into());
     }
-    let maps = Maps::open(&pins)?;
+    let maps = Maps::open(&pins).map_err(|error| {
+        let error = anyhow::Error::from(error);
+        if geteuid().is_root() { error } else { error.context("pinned maps are root's: run it with sudo") }
+    })?;
     let json = cli.output == Output::Json;
     match cli.command {
         Command::Status => {

@@ -178,11 +178,9 @@ impl Daemon {
                 dirty.routes = true;
             }
             Update::Health(health) => {
-                if health != self.health {
-                    match &health {
-                        Health::Ok => info!("the store is in step"),
-                        Health::Degraded { reason } => warn!("{reason}: the last good state stays in force"),
-                    }
+                // What is wrong the store has told the log already.
+                if health != self.health && health == Health::Ok {
+                    info!("the store is in step");
                 }
                 self.health = health;
             }
@@ -211,9 +209,10 @@ impl Daemon {
         }
     }
 
-    async fn ask_about_moves(&self, moved: &[EndpointEvent]) {
+    async fn ask_about_moves(&mut self, moved: &[EndpointEvent]) {
         for event in moved.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
-            let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, &self.netlink).await;
+            let (maps, netlink) = (&mut self.maps, &self.netlink);
+            let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, maps, netlink).await;
             if let Err(error) = asked {
                 warn!("cannot ask who has an address: {error}");
             }
@@ -237,6 +236,8 @@ impl Daemon {
         }
         if dirty.next_hops {
             self.next_hops.clear();
+            // The route may be somebody's to a peer's subnet: what is not seen would be replaced.
+            self.reconciler.resync();
         }
         if dirty.routes || dirty.local || dirty.next_hops {
             let troubles = self.reconcile().await;

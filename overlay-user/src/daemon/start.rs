@@ -19,7 +19,7 @@ use crate::{
     datapath::{load::Programs, map::Maps, pin::Pins},
     detach,
     exit::one_line,
-    local::Local,
+    local::{Local, overlaps},
     netlink::{Monitor, Netlink, netns},
     ports::Ports,
     reconcile::{Reconciler, desired},
@@ -46,6 +46,7 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     // Before the state directory is made: the commonest mistakes leave nothing at all.
     Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
+    pins.check()?;
     let adopting = pins.exist();
     if adopting {
         refuse_foreign_pins(&pins)?;
@@ -114,6 +115,9 @@ async fn survey(
     netlink: &Netlink,
     adopting: bool,
 ) -> anyhow::Result<Survey> {
+    if let Some(old) = &old {
+        old.refuse_other_pins(&config.pin_dir)?;
+    }
     let store = open_store(config, old.as_ref())?;
     let heard = async { Ok::<_, StoreError>((store.network().await?, store.list().await?)) }.await;
     let (network, records, health) = match heard {
@@ -171,7 +175,7 @@ fn refuse_overlap(
         }
         for bridge in &local.bridges {
             ensure!(
-                !desired::overlaps(record.subnet, bridge.address),
+                !overlaps(record.subnet, bridge.address),
                 desired::overlap_message(record, &bridge.name, bridge.address)
             );
         }
@@ -226,6 +230,7 @@ fn remember(config: &Config, survey: &mut Survey) {
     state.network = Some((survey.local.vni.get(), survey.local.port));
     state.bridges.clone_from(&config.bridges);
     state.note_store(&config.store);
+    state.pin_dir = Some(config.pin_dir.clone());
 }
 
 /// Packets that go back out of the bridge they came from, as those on the slow path do, would make the

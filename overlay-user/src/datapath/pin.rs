@@ -87,19 +87,62 @@ impl Pins {
             .collect())
     }
 
+    /// Refuses a directory that is not on bpffs, or on one that ends with a private mount namespace. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`DatapathError::Pin`].
+    pub fn check(&self) -> Result<(), DatapathError> {
+        self.refuse_private()?;
+        if self.is_to_be_mounted() || is_bpffs(self.existing()) {
+            return Ok(());
+        }
+        Err(DatapathError::Pin(format!(
+            "pin directory {} is not on a bpffs: choose one under {SYSTEM_BPFFS} with --pin-dir",
+            self.root.display()
+        )))
+    }
+
+    /// Refuses a bpffs that is this mount namespace's own: what is pinned there vanishes with it, and
+    /// what is pinned elsewhere cannot be seen from here.
+    ///
+    /// # Errors
+    /// [`DatapathError::Pin`].
+    pub fn refuse_private(&self) -> Result<(), DatapathError> {
+        if shares_mounts() || (!self.is_to_be_mounted() && outermost_sees(self.existing())) {
+            return Ok(());
+        }
+        let what = if self.is_to_be_mounted() {
+            format!(
+                "no bpffs at {SYSTEM_BPFFS} in this mount namespace, and one mounted here would vanish with it"
+            )
+        } else {
+            let root = self.root.display();
+            format!("pin directory {root} belongs to a private mount namespace and would vanish with it")
+        };
+        Err(DatapathError::Pin(format!(
+            "{what}: enter the network namespace with `nsenter --net=…`, which keeps the mounts, \
+             instead of `ip netns exec`"
+        )))
+    }
+
+    /// True where the system's bpffs is still to be mounted for this directory.
+    fn is_to_be_mounted(&self) -> bool {
+        self.root.starts_with(SYSTEM_BPFFS) && !is_bpffs(Path::new(SYSTEM_BPFFS))
+    }
+
+    /// The directory itself, or the nearest one above that is there.
+    fn existing(&self) -> &Path {
+        self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+    }
+
     /// Makes the directories, mounting the system's bpffs where nothing is mounted yet.
     ///
     /// # Errors
-    /// [`DatapathError::Pin`] where the directory is not on bpffs, or on one that ends with a private mount
-    /// namespace.
+    /// As [`Self::check`], or an error of the filesystem.
     pub fn prepare(&self) -> Result<(), DatapathError> {
-        if self.root.starts_with(SYSTEM_BPFFS) && !is_bpffs(Path::new(SYSTEM_BPFFS)) {
-            if !shares_mounts_with_init() {
-                return Err(DatapathError::Pin(format!(
-                    "no bpffs at {SYSTEM_BPFFS} in this mount namespace, and one mounted here would vanish with it: \
-                     enter the network namespace with `nsenter --net=…`, which keeps the mounts, instead of `ip netns exec`"
-                )));
-            }
+        self.check()?;
+        if self.is_to_be_mounted() {
             mount(Some("bpf"), SYSTEM_BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(
                 |errno| DatapathError::Io {
                     action: "mount bpffs at",
@@ -107,20 +150,6 @@ impl Pins {
                     source: errno.into(),
                 },
             )?;
-        }
-        let existing = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        if !is_bpffs(existing) {
-            return Err(DatapathError::Pin(format!(
-                "pin directory {} is not on a bpffs: choose one under {SYSTEM_BPFFS} with --pin-dir",
-                self.root.display()
-            )));
-        }
-        if !shares_mounts_with_init() && !init_sees(existing) {
-            return Err(DatapathError::Pin(format!(
-                "the bpffs under {} belongs to a private mount namespace and would vanish with it: \
-                 enter the network namespace with `nsenter --net=…`, which keeps the mounts",
-                self.root.display()
-            )));
         }
         for directory in ["maps", "programs", "links"] {
             let path = self.layout().join(directory);
@@ -201,21 +230,43 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
-fn shares_mounts_with_init() -> bool {
-    let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|meta| meta.ino());
-    match (namespace("self"), namespace("1")) {
-        (Ok(ours), Ok(init)) => ours == init,
-        // Without sight of init (hidepid, a PID namespace) there is nothing to compare with.
-        _ => true,
+/// The `/proc` directory of the process whose mounts outlive ours: init, or the furthest ancestor in sight
+/// where init is hidden from us.
+fn outermost() -> Option<PathBuf> {
+    let mut pid = std::process::id();
+    let mut seen = None;
+    while pid != 0 {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        pid = parent(&process).unwrap_or(0);
+        if mount_namespace(&process).is_some() {
+            seen = Some(process);
+        }
     }
+    seen
 }
 
-/// True where init sees the same filesystem at this path.
-fn init_sees(path: &Path) -> bool {
-    let Ok(relative) = path.strip_prefix("/") else { return false };
+/// The parent's id; 0 for a process whose parent is outside of our PID namespace.
+fn parent(process: &Path) -> Option<u32> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // "PID (NAME) STATE PPID …", and the name may contain anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn mount_namespace(process: &Path) -> Option<u64> {
+    fs::metadata(process.join("ns/mnt")).map(|meta| meta.ino()).ok()
+}
+
+/// True where this process and the outermost one have the same mounts.
+fn shares_mounts() -> bool {
+    outermost().is_none_or(|outer| mount_namespace(&outer) == mount_namespace(Path::new("/proc/self")))
+}
+
+/// True where the outermost process sees the same filesystem at this path.
+fn outermost_sees(path: &Path) -> bool {
+    let (Some(outer), Ok(relative)) = (outermost(), path.strip_prefix("/")) else { return false };
     let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
-    match (device(path), device(&Path::new("/proc/1/root").join(relative))) {
-        (Ok(ours), Ok(init)) => ours == init,
+    match (device(path), device(&outer.join("root").join(relative))) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use overlay_common::{Encap, Mac};
 
-use super::{observe::ROUTE_PROTOCOL, plan::Change};
+use super::{change::Change, observe::ROUTE_PROTOCOL};
 use crate::{
     datapath::{DatapathError, map::Maps},
     netlink::{Netlink, NetlinkError},

@@ -7,11 +7,14 @@ use overlay_common::{
     Be16, Encap, Mac, Vni,
     addr::MapIp,
     map::{RouteSource, Tunnel},
-    parse::VXLAN_V4_OVERHEAD,
     template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
 };
 
-use crate::{local::Local, netlink::OverlayRoute, store::PeerSubnet};
+use crate::{
+    local::{Local, overlaps},
+    netlink::OverlayRoute,
+    store::PeerSubnet,
+};
 
 /// A peer's subnet and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,12 +103,6 @@ pub fn overlap_message(record: &PeerSubnet, bridge: &str, address: Ipv4Net) -> S
     )
 }
 
-/// True where two prefixes share an address.
-pub fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
-    let (a, b) = (a.trunc(), b.trunc());
-    a.contains(&b) || b.contains(&a)
-}
-
 fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr) -> Tunnel {
     let vni = record.vni.unwrap_or(local.vni);
     let port = record.port.unwrap_or(local.port);
@@ -137,11 +134,6 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr) -> Tunnel {
             }
         }
     }
-}
-
-/// The largest inner packet over an uplink with this MTU, in bytes.
-pub const fn overlay_mtu(uplink_mtu: u32) -> u32 {
-    uplink_mtu.saturating_sub(VXLAN_V4_OVERHEAD)
 }
 
 /// The route through the first bridge: the kernel needs one device, and any bridge's egress program knows

@@ -5,6 +5,7 @@
 //! tunnels before the routes that use them, deletions last.
 
 pub mod apply;
+pub mod change;
 pub mod desired;
 pub mod observe;
 pub mod plan;
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::{desired::Desired, observe::Observed};
 use crate::{
@@ -70,9 +71,6 @@ impl Reconciler {
             .map(|(id, _)| *id)
             .collect();
         let plan = plan::plan(desired, &observed, &clearable);
-        for refusal in &plan.refusals {
-            warn!("{refusal}");
-        }
         let mut failures = Vec::new();
         for change in &plan.changes {
             debug!(?change, "applying");

@@ -8,7 +8,7 @@ use overlay_common::{
     map::{Peer, PeerKey, Route, Tunnel},
 };
 
-use super::plan::Change;
+use super::change::Change;
 use crate::{
     datapath::{
         DatapathError,

@@ -1,7 +1,7 @@
 //! What is known of a running engine, enough to remove every trace of it from another process.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -42,28 +42,19 @@ impl EngineState {
 
     /// For a state file.
     pub fn to_json(&self) -> Value {
-        json!({
-            "pid": self.process.pid,
-            "start": self.process.start,
-            "netns": self.place.netns.to_string_lossy(),
-            "dir": self.place.dir.to_string_lossy(),
-            "cgroup_parent": self.place.cgroup_parent,
-        })
+        let mut record = self.place.to_json();
+        record["pid"] = self.process.pid.into();
+        record["start"] = self.process.start.into();
+        record
     }
 
     /// From a state file.
     pub fn from_json(value: &Value) -> Result<Self> {
-        let wrong = |field: &str| anyhow!("the record of an engine lacks a valid '{field}': {value}");
-        let text = |field: &str| value[field].as_str().filter(|it| it.len() > 1).ok_or_else(|| wrong(field));
+        let wrong = |field: &str| wrong(value, field);
         let number = |field: &str| value[field].as_u64().ok_or_else(|| wrong(field));
         let pid = i32::try_from(number("pid")?).ok().filter(|pid| *pid > 1).ok_or_else(|| wrong("pid"))?;
         let process = Process { pid, start: number("start")? };
-        let place = Place {
-            netns: text("netns")?.into(),
-            dir: text("dir")?.into(),
-            cgroup_parent: text("cgroup_parent")?.to_owned(),
-        };
-        Ok(Self { process, place })
+        Ok(Self { process, place: Place::from_json(value)? })
     }
 
     /// Removes the containers, the daemons, what they left running, the cgroups and the files.
@@ -75,7 +66,59 @@ impl EngineState {
     }
 }
 
+/// In an engine's directory: what it takes to remove it when nobody remembers it.
+const RECORD: &str = "engine.json";
+
+fn wrong(value: &Value, field: &str) -> anyhow::Error {
+    anyhow!("the record of an engine lacks a valid '{field}': {value}")
+}
+
 impl Place {
+    fn to_json(&self) -> Value {
+        json!({
+            "netns": self.netns.to_string_lossy(),
+            "dir": self.dir.to_string_lossy(),
+            "cgroup_parent": self.cgroup_parent,
+        })
+    }
+
+    fn from_json(value: &Value) -> Result<Self> {
+        let text = |field| value[field].as_str().filter(|it| it.len() > 1).ok_or_else(|| wrong(value, field));
+        Ok(Self {
+            netns: text("netns")?.into(),
+            dir: text("dir")?.into(),
+            cgroup_parent: text("cgroup_parent")?.to_owned(),
+        })
+    }
+
+    /// Writes it down in the engine's directory.
+    pub(super) fn note(&self) -> Result<()> {
+        let path = self.dir.join(RECORD);
+        fs::write(&path, self.to_json().to_string()).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The engines that have their directories in `scratch`, whoever started them, running or not.
+    pub fn all_in(scratch: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(scratch).into_iter().flatten().flatten();
+        let records = entries.filter_map(|entry| fs::read(entry.path().join(RECORD)).ok());
+        let places =
+            records.filter_map(|record| Self::from_json(&serde_json::from_slice(&record).ok()?).ok());
+        // A record that was copied or moved tells of another directory, which is not ours to remove.
+        places.filter(|place| place.dir.parent() == Some(scratch)).collect()
+    }
+
+    /// Does what [`EngineState::down`] does, for who knows no more than the directory.
+    pub fn remove(&self) -> Result<()> {
+        self.clear(self.dockerd()?)
+    }
+
+    /// dockerd, by its own pid file; it is another's pid where nothing of ours has it.
+    fn dockerd(&self) -> Result<Option<Process>> {
+        let pid = fs::read_to_string(self.dir.join("dockerd.pid")).ok();
+        let pid: Option<i32> = pid.and_then(|pid| pid.trim().parse().ok());
+        Ok(self.processes()?.into_iter().find(|process| Some(process.pid) == pid))
+    }
+
     pub(super) fn client(&self) -> Client {
         Client::new(self.dir.join("docker.sock"), self.netns.clone())
     }

@@ -145,7 +145,8 @@ pub fn arrived(line: &str) -> bool {
     line.ends_with("receiver") && !none
 }
 
-const PORT: u16 = 5201;
+/// The server's port.
+pub(crate) const PORT: u16 = 5201;
 
 /// An iperf3 server for one run.
 struct Server {

@@ -22,9 +22,15 @@ pub(crate) struct Args {
 /// Becomes the command, so that its terminal, its signals and its exit code are its own.
 pub(super) fn run(args: &Args) -> Result<()> {
     let lab = State::load(&args.name)?;
-    let netns = lab.netns(&args.host)?;
+    let place = lab.find(&args.host)?;
+    let netns = place.netns()?;
     // The mount namespace stays: the pins on bpffs are seen from there.
     let mut nsenter = Command::new("nsenter");
     nsenter.arg(format!("--net={}", netns.display())).arg("--").args(&args.command);
+    if let Some(docker) = place.host.docker()? {
+        // For the docker command: the host's own engine, not the machine's.
+        nsenter.env("DOCKER_HOST", format!("unix://{}", docker.socket().display()));
+        nsenter.env_remove("DOCKER_CONTEXT");
+    }
     Err(nsenter.exec()).context("cannot start nsenter")
 }

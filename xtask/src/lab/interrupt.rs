@@ -1,28 +1,36 @@
 //! Ctrl-C: the step under way ends, and everything is removed as after a failure.
 
 use std::{
+    io,
     sync::atomic::{AtomicBool, Ordering},
-    thread,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use nix::{
+    libc::c_int,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    unistd,
+};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From here on SIGINT, SIGTERM and SIGHUP are noted and end nothing by themselves. Call it while there is one
-/// thread: threads inherit the signal mask. Commands do not, the standard library empties it for them.
+/// From here on SIGINT, SIGTERM and SIGHUP are noted and end nothing by themselves.
+///
+/// Handlers, and not a blocked mask: exec puts handlers back to the default, but keeps the mask, and daemons that
+/// outlive us could not be ended by SIGTERM.
 pub(crate) fn watch() -> Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().context("cannot block signals")?;
-    thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            if !INTERRUPTED.swap(true, Ordering::Relaxed) {
-                eprintln!("==> {signal}: cleaning up");
-            }
-        }
-    });
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic and calls write(2), which signal-safety(7) allows.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;
+    }
     Ok(())
+}
+
+extern "C" fn note(_signal: c_int) {
+    if !INTERRUPTED.swap(true, Ordering::Relaxed) {
+        let _ = unistd::write(io::stderr(), b"==> interrupted: cleaning up\n");
+    }
 }
 
 /// Whether a signal came.
@@ -43,4 +51,34 @@ pub(crate) fn step(what: &str) -> Result<()> {
     check()?;
     println!("==> {what}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process::Command};
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    const CHILD: &str = "OVERLAYD_XTASK_TEST_INTERRUPT";
+
+    /// In a process of its own, as the handlers are the whole process's.
+    #[test]
+    fn a_signal_is_noted_and_blocked_for_no_child() {
+        if env::var_os(CHILD).is_none() {
+            let name = "lab::interrupt::tests::a_signal_is_noted_and_blocked_for_no_child";
+            let mut again = Command::new(env::current_exe().unwrap());
+            let output = again.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            return assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        watch().unwrap();
+        let status = Command::new("cat").arg("/proc/self/status").output().unwrap();
+        let status = String::from_utf8(status.stdout).unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000"), "{status}");
+        assert!(check().is_ok());
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(check().unwrap_err().to_string(), "interrupted");
+    }
 }

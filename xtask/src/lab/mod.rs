@@ -73,7 +73,11 @@ fn down(name: &str) -> Result<()> {
     if !trouble.is_empty() {
         bail!("the lab `{name}` is not all gone:\n{}", trouble.join("\n"));
     }
-    println!("the lab `{name}` is gone: {} namespaces removed", remains.namespaces.len());
+    let engines = match remains.engines.len() {
+        0 => String::new(),
+        number => format!(" and {number} Docker engines"),
+    };
+    println!("the lab `{name}` is gone: {} namespaces{engines} removed", remains.namespaces.len());
     Ok(())
 }
 
@@ -85,6 +89,16 @@ fn status(name: &str) -> Result<()> {
         let output = harness::overlayd::overlayctl(&host.netns, &host.pin_dir, &["status"])?;
         print!("{}", output.stdout);
         eprint!("{}", output.stderr);
+        if let Some(docker) = host.docker()? {
+            match docker.docker(&["ps", "--all", "--format", "docker     {{.Names}}: {{.Status}}"]) {
+                Ok(containers) => println!("{containers}"),
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    failed.push(host.name.as_str());
+                    continue;
+                }
+            }
+        }
         // 3 says that it is degraded, and has said why.
         if !matches!(output.code, Some(0 | 3)) {
             failed.push(host.name.as_str());

@@ -7,8 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use harness::{Topology, binaries, scope::Remains};
+use harness::{
+    Topology, binaries,
+    docker::{self, EngineState},
+    scope::Remains,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The name of a lab that was given none.
 pub(crate) const DEFAULT_NAME: &str = "lab";
@@ -32,6 +37,8 @@ pub(crate) struct HostState {
     pub(crate) netns: PathBuf,
     pub(crate) pin_dir: PathBuf,
     pub(crate) log: PathBuf,
+    /// The record of its Docker engine, where it has one.
+    engine: Option<Value>,
     pub(crate) containers: Vec<ContainerState>,
 }
 
@@ -60,6 +67,7 @@ impl State {
                 netns: host.ns.path().to_owned(),
                 pin_dir: config.pin_dir,
                 log: config.log,
+                engine: host.docker_engine().map(|engine| engine.state().to_json()),
                 containers: containers.collect(),
             }
         });
@@ -94,19 +102,42 @@ impl State {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The namespace of `h1` or `h1/c1`.
-    pub(crate) fn netns(&self, place: &str) -> Result<&Path> {
-        let hosts = self.hosts.iter().map(|h| (h.name.as_str(), h.netns.as_path()));
-        let containers = self.hosts.iter().flat_map(|h| &h.containers);
-        let containers = containers.map(|c| (c.name.as_str(), c.netns.as_path()));
-        let all: Vec<(&str, &Path)> = hosts.chain(containers).collect();
-        match all.iter().find(|(name, _)| *name == place) {
-            Some((_, netns)) => Ok(netns),
-            None => {
-                let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-                bail!("the lab `{}` has no `{place}`: it has {}", self.name, names.join(", "))
+    /// `h1` or `h1/c1`.
+    pub(crate) fn find(&self, place: &str) -> Result<Found<'_>> {
+        for host in &self.hosts {
+            if host.name == place {
+                return Ok(Found { host, container: None });
+            }
+            if let Some(container) = host.containers.iter().find(|container| container.name == place) {
+                return Ok(Found { host, container: Some(container) });
             }
         }
+        let containers = self.hosts.iter().flat_map(|host| &host.containers).map(|c| c.name.as_str());
+        let names: Vec<&str> = self.hosts.iter().map(|host| host.name.as_str()).chain(containers).collect();
+        bail!("the lab `{}` has no `{place}`: it has {}", self.name, names.join(", "))
+    }
+}
+
+/// A host of the lab, or one of its containers.
+pub(crate) struct Found<'a> {
+    pub(crate) host: &'a HostState,
+    container: Option<&'a ContainerState>,
+}
+
+impl Found<'_> {
+    /// Its network namespace. A Docker container that was restarted has another one: its engine knows.
+    pub(crate) fn netns(&self) -> Result<PathBuf> {
+        let Some(container) = self.container else { return Ok(self.host.netns.clone()) };
+        let Some(docker) = self.host.docker()? else { return Ok(container.netns.clone()) };
+        let name = container.name.rsplit('/').next().unwrap_or(&container.name);
+        Ok(format!("/proc/{}/ns/net", docker.container(name).pid()?).into())
+    }
+}
+
+impl HostState {
+    /// Its Docker engine, where it has one.
+    pub(crate) fn docker(&self) -> Result<Option<docker::Client>> {
+        self.engine.as_ref().map(|record| Ok(EngineState::from_json(record)?.client())).transpose()
     }
 }
 
@@ -123,6 +154,9 @@ impl fmt::Display for State {
         }
         let containers: Vec<&ContainerState> = self.hosts.iter().flat_map(|h| &h.containers).collect();
         writeln!(f, "Use it (as root):")?;
+        for host in self.hosts.iter().filter(|host| host.engine.is_some()) {
+            writeln!(f, "  cargo xtask lab exec{option} {} docker ps", host.name)?;
+        }
         if let (Some(first), Some(last)) = (containers.first(), containers.last()) {
             writeln!(f, "  cargo xtask lab exec{option} {} ping -c 3 {}", first.name, last.ip)?;
             writeln!(f, "  nsenter --net={} bash", first.netns.display())?;

@@ -1,7 +1,7 @@
 //! `cargo xtask lab up`.
 
 use anyhow::{Context, Result};
-use harness::{Scope, Topology};
+use harness::{Scope, Topology, docker::OnHost, topology::Builder};
 
 use super::{binaries, interrupt, root, state, state::State};
 use crate::setup;
@@ -18,13 +18,16 @@ pub(crate) struct Args {
     /// The lab's name; several can be up at once
     #[arg(long, default_value = state::DEFAULT_NAME)]
     name: String,
+    /// Make each host a real Docker engine, and the containers real ones
+    #[arg(long)]
+    docker: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    prepare()?;
+    prepare(args.docker)?;
     state::ensure_free(&args.name)?;
     interrupt::watch()?;
-    let builder = Topology::builder().hosts(args.hosts.into()).containers(args.containers.into());
+    let builder = builder(args.docker).hosts(args.hosts.into()).containers(args.containers.into());
     let topology = builder
         .progress(interrupt::step)
         .up_in(Scope::named(&args.name)?)
@@ -38,11 +41,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Two hosts that are namespaces, or Docker engines which live on when the topology is kept.
+pub(crate) fn builder(docker: bool) -> Builder {
+    let builder = Topology::builder();
+    if docker {
+        builder.engine(|index, scope| Box::new(OnHost::new(index, scope).persistent()))
+    } else {
+        builder
+    }
+}
+
 /// Installs what is missing, builds, and goes on as root.
-pub(crate) fn prepare() -> Result<()> {
+pub(crate) fn prepare(docker: bool) -> Result<()> {
     if !root::is_second_run() {
         println!("==> setup");
-        setup::run(&setup::Args {})?;
+        setup::ensure(if docker { setup::Set::Docker } else { setup::Set::Lab })?;
         println!("==> build");
         binaries::build()?;
     }

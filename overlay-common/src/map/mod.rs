@@ -1,0 +1,140 @@
+//! The layout of every BPF map: names, capacities, keys and values.
+//!
+//! All types are `Pod` with explicit padding and asserted sizes: a pinned map outlives the program and the
+//! daemon that made it. A change to any of them needs a new [`LAYOUT`].
+
+mod count;
+mod node;
+mod remote;
+mod workload;
+
+pub use self::{count::*, node::*, remote::*, workload::*};
+
+/// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
+/// its sizes, so maps of another layout must never be found.
+pub const LAYOUT: &str = "v1";
+
+/// Map names, as they stand in the object file, under the pin directory and in `bpftool map`.
+pub mod name {
+    /// [`super::Port`] by ifindex.
+    pub const PORTS: &str = "PORTS";
+    /// [`super::Endpoint`] by [`super::EndpointKey`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// [`super::Route`] by [`super::PrefixV4`]: the subnets of peers.
+    pub const ROUTES_V4: &str = "ROUTES_V4";
+    /// [`super::Subnet`] by [`super::PrefixV4`]: the subnets of this host.
+    pub const SUBNETS_V4: &str = "SUBNETS_V4";
+    /// [`super::Tunnel`] by tunnel id.
+    pub const TUNNELS: &str = "TUNNELS";
+    /// [`super::Peer`] by [`super::PeerKey`].
+    pub const PEERS: &str = "PEERS";
+    /// [`super::Uplink`] by ifindex.
+    pub const UPLINKS: &str = "UPLINKS";
+    /// Further UDP ports that carry tunnels, as keys; the value is the [`crate::Encap`] number.
+    pub const LISTEN_PORTS: &str = "LISTEN_PORTS";
+    /// The one [`super::Node`].
+    pub const NODE: &str = "NODE";
+    /// The one [`super::Status`]; the programs never read it.
+    pub const STATUS: &str = "STATUS";
+    /// Per-CPU [`super::Traffic`] by [`super::Traffic::index`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU packets by [`crate::DropReason`].
+    pub const DROPS: &str = "DROPS";
+    /// Ring buffer of [`crate::event::Event`].
+    pub const EVENTS: &str = "EVENTS";
+
+    /// Every map.
+    pub const ALL: [&str; 13] = [
+        PORTS,
+        ENDPOINTS,
+        ROUTES_V4,
+        SUBNETS_V4,
+        TUNNELS,
+        PEERS,
+        UPLINKS,
+        LISTEN_PORTS,
+        NODE,
+        STATUS,
+        COUNTERS,
+        DROPS,
+        EVENTS,
+    ];
+}
+
+/// Program names: `<where>_<hook>`.
+pub mod program {
+    /// tcx ingress of bridges and their ports: what containers send.
+    pub const WORKLOAD_EGRESS: &str = "workload_egress";
+    /// tcx egress of bridges: what the host sends, and what the fast path declined.
+    pub const BRIDGE_EGRESS: &str = "bridge_egress";
+    /// tcx ingress of the uplink: what peers send.
+    pub const UPLINK_INGRESS: &str = "uplink_ingress";
+
+    /// Every program.
+    pub const ALL: [&str; 3] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS];
+}
+
+/// Entries of `PORTS`.
+pub const MAX_PORTS: usize = 16_384;
+/// Entries of `ENDPOINTS`.
+pub const MAX_ENDPOINTS: usize = 65_536;
+/// Entries of `ROUTES_V4`.
+pub const MAX_ROUTES: usize = 65_536;
+/// Entries of `SUBNETS_V4`.
+pub const MAX_SUBNETS: usize = 256;
+/// Entries of `TUNNELS`. Id 0 is never used.
+pub const MAX_TUNNELS: usize = 16_384;
+/// Peers. Id 0 is never used.
+pub const MAX_PEERS: usize = 4_096;
+/// Entries of `PEERS`: one per peer, and one more per peer and VNI.
+pub const MAX_PEER_KEYS: usize = 4 * MAX_PEERS;
+/// Entries of `UPLINKS`.
+pub const MAX_UPLINKS: usize = 16;
+/// Entries of `LISTEN_PORTS`.
+pub const MAX_LISTEN_PORTS: usize = 64;
+/// Bytes of `EVENTS`; a power of two and a multiple of the page size.
+pub const EVENTS_BYTES: usize = 1 << 18;
+
+const _: () = {
+    assert!(size_of::<Port>() == 40);
+    assert!(size_of::<EndpointKey>() == 20);
+    assert!(size_of::<Endpoint>() == 32);
+    assert!(size_of::<PrefixV4>() == 8);
+    assert!(size_of::<Route>() == 12);
+    assert!(size_of::<Subnet>() == 12);
+    assert!(size_of::<Tunnel>() == 168);
+    assert!(size_of::<PeerKey>() == 20);
+    assert!(size_of::<Peer>() == 8);
+    assert!(size_of::<Uplink>() == 4);
+    assert!(size_of::<Node>() == 12);
+    assert!(size_of::<Status>() == 456);
+    assert!(size_of::<Traffic>() == 16);
+    // The kernel cuts names at 15 bytes (BPF_OBJ_NAME_LEN - 1).
+    let mut i = 0;
+    while i < name::ALL.len() {
+        assert!(name::ALL[i].len() <= 15);
+        i += 1;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_entries_do_not_collide() {
+        let last = Traffic::index(MAX_PEERS as u32 - 1, Direction::FromPeer);
+        assert_eq!(last as usize, Traffic::CAPACITY - 1);
+        assert_ne!(Traffic::index(1, Direction::ToPeer), Traffic::index(0, Direction::FromPeer));
+    }
+
+    #[test]
+    fn stored_numbers_are_frozen() {
+        assert_eq!([EndpointSource::Spoken as u32, EndpointSource::Neighbour as u32], [1, 2]);
+        assert_eq!([EndpointSource::Docker as u32, EndpointSource::Gateway as u32], [3, 4]);
+        assert_eq!([RouteSource::Etcd as u32, RouteSource::File as u32], [1, 2]);
+        for source in [RouteSource::Etcd, RouteSource::File] {
+            assert_eq!(RouteSource::from_number(source as u32), Some(source));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! This host: its uplink, its VTEP, and the daemon's word on itself.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Be16, Mac, addr::MapIp, vni::VniKey};
+
+/// An underlay interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Uplink {
+    /// Our address on it, to which peers send; network order.
+    pub addr: [u8; 4],
+}
+
+/// What the programs need to know of this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Node {
+    /// The inner destination MAC address we answer to, besides broadcast.
+    pub vtep_mac: Mac,
+    /// The UDP port we listen on.
+    pub port: Be16,
+    /// The VNI of the bridges.
+    pub vni: VniKey,
+}
+
+/// Bytes of a name in [`Status`].
+pub const NAME_BYTES: usize = 64;
+/// Bytes of the message in [`Status`].
+pub const MESSAGE_BYTES: usize = 256;
+
+/// What `overlayctl status` tells, kept in a map so that it can be told with the daemon dead. Texts are
+/// UTF-8 padded with zeroes; times are seconds since 1970, 0 for never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Status {
+    /// The network namespace that the interfaces live in: its cookie.
+    pub netns_cookie: u64,
+    /// When the daemon started.
+    pub started: u64,
+    /// When the daemon last wrote here.
+    pub heartbeat: u64,
+    /// When the store was last known to be in step.
+    pub store_synced: u64,
+    /// The daemon's process id, 0 after it has ended in order.
+    pub pid: u32,
+    /// A [`StoreKind`].
+    pub store_kind: u32,
+    /// A [`StoreState`].
+    pub store_state: u32,
+    /// The uplink's ifindex.
+    pub uplink: u32,
+    /// The overlay MTU, bytes.
+    pub mtu: u32,
+    /// The address that peers reach us at.
+    pub public_ip: MapIp,
+    /// Zero.
+    pub padding: [u8; 4],
+    /// The node's name.
+    pub node_name: [u8; NAME_BYTES],
+    /// The uplink's name.
+    pub uplink_name: [u8; NAME_BYTES],
+    /// What is wrong, if anything.
+    pub message: [u8; MESSAGE_BYTES],
+}
+
+/// Where routes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum StoreKind {
+    /// etcd.
+    Etcd = 1,
+    /// A peers file.
+    File = 2,
+}
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum StoreState {
+    /// Not yet heard of.
+    Starting = 0,
+    /// In step.
+    Ok = 1,
+    /// Out of reach, or what it says cannot be used; the last good state stays in force.
+    Degraded = 2,
+}

@@ -1,0 +1,119 @@
+//! The remote side: peers, their subnets, and the tunnels to them.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Be16, addr::MapIp, vni::VniKey};
+
+/// Key of the LPM tries over IPv4: a prefix inside a network. The prefix length counts the 32 bits of the
+/// VNI too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct PrefixV4 {
+    /// The network: always matched whole.
+    pub vni: VniKey,
+    /// The address, network order.
+    pub addr: [u8; 4],
+}
+
+impl PrefixV4 {
+    /// Bits of the VNI, in front of the address's own.
+    pub const VNI_BITS: u32 = 32;
+}
+
+/// Which store a route came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum RouteSource {
+    /// A key in etcd.
+    Etcd = 1,
+    /// The peers file.
+    File = 2,
+}
+
+impl RouteSource {
+    /// The name in the CLI and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::File => "file",
+        }
+    }
+
+    /// The source stored under a number in a map.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Etcd),
+            2 => Some(Self::File),
+            _ => None,
+        }
+    }
+}
+
+/// A peer's subnet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Route {
+    /// Index into `TUNNELS`.
+    pub tunnel: u32,
+    /// The peer that owns the subnet: the only one whose packets may have a source in it.
+    pub peer: u32,
+    /// A [`RouteSource`].
+    pub source: u32,
+}
+
+/// Bytes of the longest header template.
+pub const TEMPLATE_BYTES: usize = 96;
+
+/// How to reach a peer in one network: its outer headers, compiled by [`crate::template`], and where they
+/// go. Never overwritten while a route points to it, since the programs may be copying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Tunnel {
+    /// Outer Ethernet header to inner Ethernet header, ready but for the fields that differ by packet.
+    pub template: [u8; TEMPLATE_BYTES],
+    /// Flags of `bpf_skb_adjust_room`.
+    pub room_flags: u64,
+    /// Bytes of `template` in use; 0 marks an id that is free.
+    pub template_len: u32,
+    /// Unfolded checksum of the outer IPv4 header without TOS and total length.
+    pub checksum: u32,
+    /// The uplink's ifindex.
+    pub uplink: u32,
+    /// The largest inner IP packet, bytes.
+    pub mtu: u32,
+    /// The peer's id.
+    pub peer: u32,
+    /// An [`crate::Encap`].
+    pub encap: u32,
+    /// The underlay next hop: the peer itself, or the gateway to it.
+    pub next_hop: MapIp,
+    /// The peer's outer address.
+    pub remote: MapIp,
+    /// The VNI on the wire.
+    pub vni: VniKey,
+    /// The UDP destination port on the wire.
+    pub port: Be16,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+/// Key of `PEERS`. With [`VniKey::NONE`] the entry says only that the address is a peer's, which tells a
+/// wrong VNI from a stranger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct PeerKey {
+    /// The VNI on the wire, or none.
+    pub vni: VniKey,
+    /// The outer source address.
+    pub ip: MapIp,
+}
+
+/// A host whose packets are believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Peer {
+    /// Its id, 1 to [`MAX_PEERS`](super::MAX_PEERS) - 1.
+    pub id: u32,
+    /// The local network that its packets with this VNI belong to; none in the entry for the host.
+    pub network: VniKey,
+}

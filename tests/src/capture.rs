@@ -1,0 +1,169 @@
+//! A capture on the underlay, decoded by somebody who knows VXLAN and not us: tshark.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use crate::{
+    Netns,
+    process::{Background, Cmd, fresh_log},
+    traffic::iperf,
+    wait::eventually,
+};
+
+/// How long tcpdump may take to start, and to write what it has.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Fields of each packet, outer header first where a field occurs twice.
+const FIELDS: [&str; 13] = [
+    "frame.protocols",
+    "_ws.malformed",
+    "vxlan.vni",
+    "vxlan.flags",
+    "ip.src",
+    "ip.dst",
+    "udp.dstport",
+    "ip.proto",
+    "ip.checksum.status",
+    "udp.checksum.status",
+    "tcp.checksum.status",
+    "icmp.checksum.status",
+    "_ws.expert.severity",
+];
+
+/// tshark's word for a good checksum, and for one that is not there.
+const GOOD: &str = "1";
+const ABSENT: &str = "3";
+
+/// tcpdump at work on one device; it sees both directions.
+#[derive(Debug)]
+pub struct Capture {
+    process: Background,
+    file: PathBuf,
+    log: PathBuf,
+    port: u16,
+}
+
+/// A packet as tshark reads it.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    values: Vec<String>,
+}
+
+impl Capture {
+    /// Captures UDP of one port, whole packets, into `dir`.
+    ///
+    /// # Errors
+    /// tcpdump does not start.
+    pub fn start(ns: &Netns, device: &str, port: u16, dir: &Path) -> Result<Self> {
+        let (file, log) = (dir.join("capture.pcap"), dir.join("tcpdump.log"));
+        fresh_log(&log)?;
+        let cmd = ns.cmd("tcpdump").args(["-n", "-U", "-B", "32768", "-i", device, "-w"]);
+        let cmd = cmd.arg(file.display().to_string()).args(["udp", "port", &port.to_string()]);
+        let process = cmd.spawn(&log)?;
+        let listens = || process.tail(5).contains("listening on");
+        eventually("tcpdump listens", SOON, listens).with_context(|| process.tail(5))?;
+        Ok(Self { process, file, log, port })
+    }
+
+    /// Ends the capture and decodes it.
+    ///
+    /// # Errors
+    /// tcpdump has missed packets, or tshark failed.
+    pub fn finish(mut self) -> Result<Vec<Packet>> {
+        self.process.signal(Signal::SIGINT)?;
+        eventually("tcpdump ends", SOON, || !self.process.alive())?;
+        let said = std::fs::read_to_string(&self.log)?;
+        ensure!(said.contains("0 packets dropped by kernel"), "tcpdump missed packets:\n{said}");
+        let mut args: Vec<String> =
+            ["-n", "-T", "fields", "-E", "separator=|", "-r"].map(str::to_owned).into();
+        args.extend([self.file.display().to_string(), "-d".into(), format!("udp.port=={},vxlan", self.port)]);
+        for field in FIELDS {
+            args.extend(["-e".to_owned(), field.to_owned()]);
+        }
+        for protocol in ["ip", "udp", "tcp"] {
+            args.extend(["-o".to_owned(), format!("{protocol}.check_checksum:TRUE")]);
+        }
+        // What iperf3 sends is no protocol: tshark must not guess at one and call it malformed.
+        for protocol in ["tcp", "udp"] {
+            args.extend(["-d".to_owned(), format!("{protocol}.port=={},data", iperf::PORT)]);
+        }
+        let output = Cmd::new("tshark").args(args).timeout(Duration::from_secs(60)).check()?;
+        output.stdout.lines().map(Packet::read).collect()
+    }
+}
+
+impl Packet {
+    fn read(line: &str) -> Result<Self> {
+        let values: Vec<String> = line.split('|').map(str::to_owned).collect();
+        if values.len() != FIELDS.len() {
+            bail!("tshark printed {} fields, not {}: {line}", values.len(), FIELDS.len());
+        }
+        Ok(Self { values })
+    }
+
+    fn all(&self, field: &str) -> Vec<&str> {
+        let index = FIELDS.iter().position(|known| *known == field);
+        let value = index.and_then(|index| self.values.get(index)).map_or("", String::as_str);
+        value.split(',').filter(|part| !part.is_empty()).collect()
+    }
+
+    /// The outer source address, `None` where it has no IPv4 header.
+    #[must_use]
+    pub fn outer_source(&self) -> Option<Ipv4Addr> {
+        self.all("ip.src").first()?.parse().ok()
+    }
+
+    /// The inner protocol's number.
+    #[must_use]
+    pub fn inner_protocol(&self) -> Option<u8> {
+        self.all("ip.proto").get(1)?.parse().ok()
+    }
+
+    /// What is wrong with it as a VXLAN packet of this network, `None` where nothing is. Checksums of
+    /// UDP, TCP and ICMP are looked at where they are `complete`, which with checksum offload they are not yet;
+    /// the outer one may be zero.
+    #[must_use]
+    pub fn fault(&self, vni: u32, port: u16, complete: bool) -> Option<String> {
+        let inner = self.all("frame.protocols").join(",");
+        let checks = [
+            (inner.starts_with("eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:"), "no IPv4 in VXLAN"),
+            (self.all("_ws.malformed").is_empty(), "malformed"),
+            (self.number("vxlan.vni") == Some(vni), "another VNI"),
+            (self.number("vxlan.flags") == Some(0x0800), "other flags than I"),
+            (self.all("udp.dstport").first().and_then(|p| p.parse().ok()) == Some(port), "another port"),
+            (self.all("ip.checksum.status") == [GOOD, GOOD], "a bad IP checksum"),
+            (!complete || self.outer_udp_is_good(), "a bad outer UDP checksum"),
+            (!complete || self.inner_is_good(), "a bad inner checksum"),
+        ];
+        let wrong: Vec<&str> = checks.iter().filter(|(good, _)| !good).map(|(_, what)| *what).collect();
+        (!wrong.is_empty()).then(|| format!("{}: {}", wrong.join(", "), self.values.join(" | ")))
+    }
+
+    fn number(&self, field: &str) -> Option<u32> {
+        let text = *self.all(field).first()?;
+        match text.strip_prefix("0x") {
+            Some(hex) => u32::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        }
+    }
+
+    fn outer_udp_is_good(&self) -> bool {
+        matches!(self.all("udp.checksum.status").first(), Some(&(GOOD | ABSENT)))
+    }
+
+    fn inner_is_good(&self) -> bool {
+        let status = match self.inner_protocol() {
+            Some(1) => self.all("icmp.checksum.status").first().copied(),
+            Some(6) => self.all("tcp.checksum.status").first().copied(),
+            Some(17) => self.all("udp.checksum.status").get(1).copied(),
+            _ => None,
+        };
+        status == Some(GOOD)
+    }
+}

@@ -1,0 +1,195 @@
+//! The test bed: a network namespace with the devices of `world.rs`, and the object loaded with its maps
+//! pinned in a directory of its own. All of it goes when the test ends, also by a panic.
+
+use aya::{
+    maps::{Map, MapData, PerCpuArray, RingBuf},
+    programs::{TestRun, TestRunOptions},
+};
+use harness::Scope;
+use overlay_common::{
+    DropReason,
+    map::{Direction, Endpoint, EndpointKey, Traffic, name},
+};
+use overlay_user::datapath::{load::Programs, map::Maps, pin::Pins};
+
+use crate::{
+    skb::Context,
+    world::{self, dev},
+};
+
+/// More than any packet of these tests grows to.
+const BUFFER: usize = 8192;
+/// Peer ids whose counters are watched: those in use and their neighbours.
+const WATCHED_PEERS: std::ops::Range<u32> = 0..4;
+
+/// What a program made of a packet.
+#[derive(Clone, Debug)]
+pub(crate) struct Ran {
+    /// `TCX_NEXT` is -1.
+    pub(crate) verdict: i32,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) mark: u32,
+    pub(crate) nanoseconds: u128,
+}
+
+/// Everything that the programs write, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// All entries of `DROPS`, those without a reason included.
+    pub(crate) drops: Vec<u64>,
+    /// By peer and direction.
+    pub(crate) traffic: Vec<((u32, u32), Traffic)>,
+    /// `last_seen` is left out.
+    pub(crate) endpoints: Vec<(EndpointKey, Endpoint)>,
+    /// `learned` by port.
+    pub(crate) learned: Vec<(u32, u32)>,
+}
+
+pub(crate) struct Bed {
+    pub(crate) maps: Maps,
+    programs: Programs,
+    drops: PerCpuArray<MapData, u64>,
+    events: RingBuf<MapData>,
+}
+
+/// Runs a test in a bed of its own.
+pub(crate) fn with_bed(test: impl FnOnce(&mut Bed) + Send) {
+    let scope = Scope::unique().unwrap();
+    let ns = scope.netns("programs").unwrap();
+    ns.ip_batch(&devices()).unwrap();
+    let pins = Pins::new(&scope.pin_dir("programs"));
+    let end = ns.run(|| test(&mut Bed::new(&pins)));
+    assert!(end.is_ok(), "{:#}", end.unwrap_err());
+}
+
+fn devices() -> Vec<String> {
+    let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    vec![
+        format!("link add name br index {} address {} type bridge", dev::BRIDGE, mac(world::GATEWAY_MAC)),
+        format!("link add name port index {} type veth peer name c1", dev::PORT),
+        format!("link add name other index {} type veth peer name c2", dev::OTHER_PORT),
+        format!("link add name stray index {} type veth peer name s1", dev::STRAY),
+        format!(
+            "link add name up index {} address {} type veth peer name u1",
+            dev::UPLINK,
+            mac(world::UPLINK_MAC)
+        ),
+        "link set port master br".to_owned(),
+        "link set other master br".to_owned(),
+    ]
+}
+
+impl Bed {
+    fn new(pins: &Pins) -> Self {
+        pins.prepare().unwrap();
+        let programs = Programs::load(pins).unwrap();
+        let drops = MapData::from_pin(pins.map(name::DROPS)).unwrap();
+        let mut bed = Self {
+            maps: Maps::open(pins).unwrap(),
+            programs,
+            drops: Map::PerCpuArray(drops).try_into().unwrap(),
+            events: Maps::events(pins).unwrap(),
+        };
+        world::fill(&mut bed.maps);
+        bed
+    }
+
+    /// Brings the maps back to `world.rs`. Counters go on counting.
+    pub(crate) fn reset(&mut self) {
+        let maps = &mut self.maps;
+        for (key, _) in maps.ports().unwrap() {
+            maps.delete_port(key).unwrap();
+        }
+        for (key, _) in maps.endpoints().unwrap() {
+            maps.delete_endpoint(key).unwrap();
+        }
+        for (key, _) in maps.routes().unwrap() {
+            maps.delete_route(key).unwrap();
+        }
+        for (key, _) in maps.subnets().unwrap() {
+            maps.delete_subnet(key).unwrap();
+        }
+        for (key, _) in maps.peers().unwrap() {
+            maps.delete_peer(key).unwrap();
+        }
+        for (key, _) in maps.uplinks().unwrap() {
+            maps.delete_uplink(key).unwrap();
+        }
+        for (port, _) in maps.listen_ports().unwrap() {
+            maps.delete_listen_port(port).unwrap();
+        }
+        world::fill(maps);
+        self.events();
+    }
+
+    /// Runs a program once.
+    pub(crate) fn run(&mut self, program: &str, context: Context, packet: &[u8]) -> Ran {
+        let ctx_in = context.to_bytes();
+        let (mut ctx_out, mut data_out) = (ctx_in, vec![0; BUFFER]);
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut data_out),
+            ctx_in: Some(&ctx_in),
+            ctx_out: Some(&mut ctx_out),
+            ..TestRunOptions::default()
+        };
+        let result = self.programs.get(program).unwrap().test_run(options);
+        let result =
+            result.unwrap_or_else(|e| panic!("{program}, {context:?}, {} bytes: {e:?}", packet.len()));
+        data_out.truncate(result.data_size_out as usize);
+        Ran {
+            verdict: result.return_value.cast_signed(),
+            packet: data_out,
+            mark: Context::mark_in(&ctx_out),
+            nanoseconds: result.duration.as_nanos(),
+        }
+    }
+
+    /// All that the programs have written so far.
+    pub(crate) fn state(&self) -> State {
+        let drops = self.drops.iter().map(|cpus| cpus.unwrap().iter().sum()).collect();
+        let mut endpoints = self.maps.endpoints().unwrap();
+        endpoints.iter_mut().for_each(|(_, endpoint)| endpoint.last_seen = 0);
+        endpoints.sort_by_key(|(key, _)| *key);
+        let mut learned: Vec<_> =
+            self.maps.ports().unwrap().into_iter().map(|(ifindex, port)| (ifindex, port.learned)).collect();
+        learned.sort_unstable();
+        let mut traffic = Vec::new();
+        for peer in WATCHED_PEERS {
+            for direction in [Direction::ToPeer, Direction::FromPeer] {
+                traffic.push(((peer, direction as u32), self.maps.traffic(peer, direction).unwrap()));
+            }
+        }
+        State { drops, traffic, endpoints, learned }
+    }
+
+    /// The packets counted under a reason so far.
+    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
+        self.maps.drops(reason).unwrap()
+    }
+
+    /// The events since the last call, as bytes.
+    pub(crate) fn events(&mut self) -> Vec<Vec<u8>> {
+        let mut events = Vec::new();
+        while let Some(event) = self.events.next() {
+            events.push(event.to_vec());
+        }
+        events
+    }
+}
+
+/// The bytes of an event that tells of an address speaking from where it does not live: kind, ifindex, VNI,
+/// address, MAC address, padding.
+pub(crate) fn moved_event(ifindex: u32, addr: [u8; 4], mac: [u8; 6]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(1_u32.to_ne_bytes());
+    bytes.extend(ifindex.to_ne_bytes());
+    bytes.extend(world::LOCAL_VNI.to_be_bytes());
+    // The address is v4-mapped.
+    bytes.extend([0; 10]);
+    bytes.extend([0xff; 2]);
+    bytes.extend(addr);
+    bytes.extend(mac);
+    bytes.extend([0; 2]);
+    bytes
+}

@@ -1,0 +1,18 @@
+//! The eBPF programs, one packet at a time: tables of packets in, verdicts, packets out and counters, run
+//! by the kernel itself (`BPF_PROG_TEST_RUN`). A test run tells a redirect's verdict, not its target: where
+//! packets arrive is for the tests with real hosts to show.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
+
+mod bed;
+mod bridge_egress;
+mod case;
+mod learning;
+mod object;
+mod packet;
+mod random;
+mod skb;
+mod timing;
+mod truncation;
+mod uplink_ingress;
+mod workload_egress;
+mod world;
