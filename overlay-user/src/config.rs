@@ -260,7 +260,11 @@ fn store(
     let endpoints = if endpoints.is_empty() { vec![default::ETCD_ENDPOINT.to_owned()] } else { endpoints };
     for endpoint in &endpoints {
         ensure!(
-            endpoint.starts_with("http://") || endpoint.starts_with("https://"),
+            !endpoint.starts_with("https://"),
+            "--etcd-endpoints {endpoint} needs TLS, which this version does not speak: use an http:// endpoint"
+        );
+        ensure!(
+            endpoint.starts_with("http://"),
             "--etcd-endpoints {endpoint}: a URL like {} is expected",
             default::ETCD_ENDPOINT
         );

@@ -86,7 +86,7 @@ pub const MAX_SUBNETS: usize = 256;
 pub const MAX_TUNNELS: usize = 16_384;
 /// Peers. Id 0 is never used.
 pub const MAX_PEERS: usize = 4_096;
-/// Entries of `PEERS`: one per peer, and one more per peer and VNI.
+/// Entries of `PEERS`: one per peer, and one more per peer and VNI that it may send with.
 pub const MAX_PEER_KEYS: usize = 4 * MAX_PEERS;
 /// Entries of `UPLINKS`.
 pub const MAX_UPLINKS: usize = 16;

@@ -6,6 +6,7 @@ pub mod show;
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::unistd::geteuid;
 
@@ -60,6 +61,8 @@ enum Command {
 pub fn run(cli: &Cli) -> anyhow::Result<u8> {
     let pins = Pins::new(&cli.pin_dir);
     if !pins.exist() {
+        // Where the directory is root's alone, nobody else can tell.
+        ensure!(geteuid().is_root(), "pinned maps are root's: run it with sudo");
         let message = format!(
             "no overlayd runs here: nothing is pinned under {}; start it, or name its --pin-dir",
             cli.pin_dir.display()

@@ -49,7 +49,7 @@ pub fn status(status: &Status) -> String {
     };
     let age = match status.store_age_seconds {
         None => "never in step".to_owned(),
-        Some(0) => "in step".to_owned(),
+        Some(_) if status.pid != 0 && status.store_state == "ok" => "in step".to_owned(),
         Some(age) => format!("last in step {} ago", duration(age)),
     };
     let mut lines = vec![

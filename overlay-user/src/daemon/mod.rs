@@ -311,10 +311,19 @@ impl Daemon {
             if self.next_hops.contains_key(&ip) {
                 continue;
             }
-            match self.netlink.next_hop(ip, Some(self.local.uplink.index)).await {
+            let uplink = &self.local.uplink;
+            match self.netlink.next_hop(ip, None).await {
                 Ok(hop) if hop.local => {
                     troubles
                         .insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
+                }
+                // Asked again each round, until the route leads where the packets are sent.
+                Ok(hop) if hop.ifindex != uplink.index => {
+                    troubles.insert(format!(
+                        "the host's route to peer {ip} does not lead through the uplink {}: packets to it are sent \
+                         there all the same; correct the route, or choose another --iface",
+                        uplink.name
+                    ));
                 }
                 Ok(hop) => drop(self.next_hops.insert(ip, hop.gateway.unwrap_or(ip))),
                 Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),

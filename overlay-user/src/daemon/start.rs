@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use ipnet::Ipv4Net;
 use nix::unistd::geteuid;
 use overlay_common::{Be16, Mac, Vni, map::Node};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{Daemon, Dirty, announce};
 use crate::{
     config::{Config, StoreConfig},
-    datapath::{load::Programs, map::Maps, pin::Pins},
+    datapath::{attach, load::Programs, map::Maps, pin::Pins},
     detach,
     exit::one_line,
     local::{Local, overlaps},
@@ -44,14 +44,16 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let (netlink, monitor) = Netlink::connect()?;
     // Before the state directory is made: the commonest mistakes leave nothing at all.
-    Local::discover(&config, None, Mac::default(), &netlink).await?;
+    let here = Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
     pins.check()?;
+    refuse_second_data_path(&pins, &here)?;
     let adopting = pins.exist();
     if adopting {
         refuse_foreign_pins(&pins)?;
     }
     let state_dir = StateDir::lock(&config.state_dir)?;
+
     let before = state_dir.read()?;
     let survey = match survey(&config, before.clone(), &netlink, adopting).await {
         Ok(survey) => survey,
@@ -85,6 +87,20 @@ async fn undo(
         detach::withdraw(noted).await?;
     }
     state_dir.put_back(before)
+}
+
+/// Two data paths on one uplink would announce against each other.
+fn refuse_second_data_path(pins: &Pins, here: &Local) -> anyhow::Result<()> {
+    let uplink = &here.uplink;
+    if let Some(id) = attach::attached_elsewhere(pins, uplink.index, &uplink.name)? {
+        bail!(
+            "overlayd is attached to {} already, from another pin directory than {} (program {id}): \
+             detach it there first, or name its --pin-dir",
+            uplink.name,
+            pins.root().display()
+        );
+    }
+    Ok(())
 }
 
 /// Pins of another namespace hold its programs: adopting them would tear them from their interfaces.

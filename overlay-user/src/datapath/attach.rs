@@ -3,7 +3,7 @@
 use std::fs;
 
 use aya::programs::{
-    LinkOrder, TcAttachType,
+    LinkOrder, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
 };
@@ -77,6 +77,21 @@ pub fn attach(
         ReplaceError::Io(e) => error(e.into()),
     })?;
     Ok(false)
+}
+
+/// The id of an `uplink_ingress` on an interface that no pin of ours holds: somebody else's overlayd.
+///
+/// # Errors
+/// [`DatapathError::Attach`] where the kernel does not tell.
+pub fn attached_elsewhere(pins: &Pins, ifindex: u32, interface: &str) -> Result<Option<u32>, DatapathError> {
+    let program = program::UPLINK_INGRESS;
+    if pins.link(ifindex, program).exists() {
+        return Ok(None);
+    }
+    let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|error| {
+        DatapathError::Attach { program, interface: interface.to_owned(), source: error.into() }
+    })?;
+    Ok(attached.iter().find(|info| info.name_as_str() == Some(program)).map(aya::programs::ProgramInfo::id))
 }
 
 /// Detaches a program: the pin is the link's last reference.

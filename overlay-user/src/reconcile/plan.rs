@@ -93,6 +93,8 @@ impl Planner<'_> {
             let entries = [
                 (host, Peer { id, network: VniKey::NONE }),
                 (PeerKey { vni: remote.tunnel.vni, ip }, Peer { id, network: desired.vni.key() }),
+                // A peer that is an overlayd sends with the VNI that we announce, whatever its own.
+                (PeerKey { vni: desired.vni.key(), ip }, Peer { id, network: desired.vni.key() }),
             ];
             for (key, peer) in entries {
                 if found.keys.insert(key) && self.observed.peers.get(&key) != Some(&peer) {
