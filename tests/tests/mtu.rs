@@ -41,9 +41,9 @@ fn large_packets_without_df_arrive() {
         assert!(ping.clean() && ping.text.contains("ttl=63"), "{size}: {}", ping.text);
     }
     let (c1, c2) = (topology.h(1).c(1), topology.h(2).c(1));
-    let udp = iperf::udp(1, 5_000_000, 4000).bidirectional().run(&c1.ns, &c2.ns, c2.ip).unwrap();
+    let udp = iperf::udp(1, 1_000_000, 4000).bidirectional().run(&c1.ns, &c2.ns, c2.ip).unwrap();
     for flow in [udp.flow, udp.back.unwrap()] {
-        assert!(flow.bits_per_second > 1e6 && flow.lost_percent < 20.0, "{flow:?}");
+        assert!(flow.bits_per_second > 1e5 && flow.lost_percent < 20.0, "{flow:?}");
     }
 }
 
