@@ -303,6 +303,8 @@ fn a_second_daemon() {
         let both = Dirs { pins: pins.clone(), state: config.state_dir.clone() };
         bed.refuses_cmd(&bed.overlayd(&both, &args), &[&dirs], 1, &["already runs", &pid, "--state-dir"]);
     }
+    // All its own, but the uplink has a data path.
+    bed.refuses_cmd(&bed.overlayd(&dirs, &args), &[&dirs], 1, &["attached to eth0 already", "--pin-dir"]);
     // From another host's namespace the pins are not to be adopted.
     let foreign = bed.topology.h(2).ns.cmd(binaries::find("overlayd").unwrap());
     let foreign = foreign.args([

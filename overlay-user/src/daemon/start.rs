@@ -44,18 +44,18 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let (netlink, monitor) = Netlink::connect()?;
     // Before the state directory is made: the commonest mistakes leave nothing at all.
-    let here = Local::discover(&config, None, Mac::default(), &netlink).await?;
+    Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
     pins.check()?;
-    refuse_second_data_path(&pins, &here)?;
     let adopting = pins.exist();
     if adopting {
         refuse_foreign_pins(&pins)?;
     }
     let state_dir = StateDir::lock(&config.state_dir)?;
-
     let before = state_dir.read()?;
-    let survey = match survey(&config, before.clone(), &netlink, adopting).await {
+    let surveyed = survey(&config, before.clone(), &netlink, adopting).await;
+    let surveyed = surveyed.and_then(|survey| refuse_second_data_path(&pins, &survey.local).map(|()| survey));
+    let survey = match surveyed {
         Ok(survey) => survey,
         Err(error) => {
             state_dir.put_back(before.as_ref())?;
@@ -90,8 +90,8 @@ async fn undo(
 }
 
 /// Two data paths on one uplink would announce against each other.
-fn refuse_second_data_path(pins: &Pins, here: &Local) -> anyhow::Result<()> {
-    let uplink = &here.uplink;
+fn refuse_second_data_path(pins: &Pins, local: &Local) -> anyhow::Result<()> {
+    let uplink = &local.uplink;
     if let Some(id) = attach::attached_elsewhere(pins, uplink.index, &uplink.name)? {
         bail!(
             "overlayd is attached to {} already, from another pin directory than {} (program {id}): \

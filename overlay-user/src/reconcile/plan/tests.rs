@@ -134,6 +134,30 @@ fn a_foreign_route_is_left_alone_and_named() {
     assert!(plan.refusals[0].contains("10.1.0.0/16"), "{:?}", plan.refusals);
 }
 
+/// It takes ours from our announcement; a kernel device has only its own.
+#[test]
+fn a_peer_may_send_with_its_own_vni_and_with_ours() {
+    let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
+    let record = PeerSubnet {
+        subnet,
+        public_ip: [192, 0, 2, 1].into(),
+        encap: Encap::Vxlan,
+        vni: Vni::new(42).ok(),
+        port: None,
+        vtep_mac: None,
+    };
+    let mut observed = Observed::default();
+    let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
+    carry_out(&mut observed, &plan);
+    let believed: BTreeSet<u32> = observed
+        .peers
+        .iter()
+        .filter(|(_, peer)| peer.network == local().vni.key())
+        .map(|(key, _)| key.vni.get())
+        .collect();
+    assert_eq!(believed, [local().vni.get(), 42].into());
+}
+
 #[test]
 fn a_changed_tunnel_gets_a_new_id_before_the_route_moves() {
     let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
