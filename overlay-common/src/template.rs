@@ -58,7 +58,8 @@ pub struct VxlanV4 {
     pub vni: Vni,
     /// Our VTEP's MAC address.
     pub inner_src: Mac,
-    /// The peer's VTEP's MAC address, or broadcast where it is not known (kernel peers accept that).
+    /// The peer's VTEP's MAC address, or broadcast where it is not known: a kernel peer
+    /// takes that for itself, but does not forward it to its containers.
     pub inner_dst: Mac,
 }
 

@@ -117,17 +117,16 @@ proptest! {
     }
 }
 
+/// A peer with one subnet.
+fn peer(vni: Option<Vni>) -> (Ipv4Net, PeerSubnet) {
+    let subnet = "10.1.0.0/16".parse().unwrap();
+    let (public_ip, encap) = ([192, 0, 2, 1].into(), Encap::Vxlan);
+    (subnet, PeerSubnet { subnet, public_ip, encap, vni, port: None, vtep_mac: None })
+}
+
 #[test]
 fn a_foreign_route_is_left_alone_and_named() {
-    let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
-    let record = PeerSubnet {
-        subnet,
-        public_ip: [192, 0, 2, 1].into(),
-        encap: Encap::Vxlan,
-        vni: None,
-        port: None,
-        vtep_mac: None,
-    };
+    let (subnet, record) = peer(None);
     let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
     let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
     assert!(!plan.changes.iter().any(|change| matches!(change, Change::PutKernelRoute(_))));
@@ -137,15 +136,7 @@ fn a_foreign_route_is_left_alone_and_named() {
 /// It takes ours from our announcement; a kernel device has only its own.
 #[test]
 fn a_peer_may_send_with_its_own_vni_and_with_ours() {
-    let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
-    let record = PeerSubnet {
-        subnet,
-        public_ip: [192, 0, 2, 1].into(),
-        encap: Encap::Vxlan,
-        vni: Vni::new(42).ok(),
-        port: None,
-        vtep_mac: None,
-    };
+    let (subnet, record) = peer(Vni::new(42).ok());
     let mut observed = Observed::default();
     let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
     carry_out(&mut observed, &plan);
@@ -160,15 +151,7 @@ fn a_peer_may_send_with_its_own_vni_and_with_ours() {
 
 #[test]
 fn a_changed_tunnel_gets_a_new_id_before_the_route_moves() {
-    let subnet: Ipv4Net = "10.1.0.0/16".parse().unwrap();
-    let mut record = PeerSubnet {
-        subnet,
-        public_ip: [192, 0, 2, 1].into(),
-        encap: Encap::Vxlan,
-        vni: None,
-        port: None,
-        vtep_mac: None,
-    };
+    let (subnet, mut record) = peer(None);
     let mut observed = Observed::default();
     let first = plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new());
     carry_out(&mut observed, &first);
