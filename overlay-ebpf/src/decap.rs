@@ -6,7 +6,7 @@ use overlay_common::{
     Be16, DropReason,
     addr::MapIp,
     checksum, ecn,
-    map::{Direction, PeerKey},
+    map::{Direction, Node, PeerKey},
     parse::{self, INNER_L3, L3, OUTER_UDP, OuterUdp, VXLAN_V4_OVERHEAD},
     template::DECAP_FLAGS,
     wire::{Ipv4Header, UdpHeader},
@@ -18,8 +18,7 @@ use crate::{deliver, maps, packet::Skb, verdict::Verdict};
 #[inline(always)]
 pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    let Some(outer) = tunnel_packet(&skb) else { return Ok(Verdict::Pass) };
-    let node = maps::node().ok_or(DropReason::NotLocal)?;
+    let Some((outer, node)) = tunnel_packet(&skb) else { return Ok(Verdict::Pass) };
     skb.pull(INNER_L3 + Ipv4Header::LEN);
     let vni = parse::vxlan(&skb, &outer)?;
     let peer = maps::peer(PeerKey { vni, ip: MapIp::v4(outer.ip.src) })?;
@@ -41,18 +40,19 @@ pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     Ok(verdict)
 }
 
-/// The outer headers, where the packet is addressed to one of our tunnels.
+/// The outer headers and this host, where the packet is addressed to one of our tunnels.
 #[inline(always)]
-fn tunnel_packet(skb: &Skb<'_>) -> Option<OuterUdp> {
+fn tunnel_packet(skb: &Skb<'_>) -> Option<(OuterUdp, &'static Node)> {
     let uplink = maps::uplink(skb.ifindex())?;
     if !skb.is_for_us() {
         return None;
     }
     skb.pull(OUTER_UDP + UdpHeader::LEN);
     let outer = parse::outer_udp(skb)?;
-    let ours = outer.ip.dst == uplink.addr
-        && (maps::node()?.port == outer.port() || maps::is_listen_port(outer.port()));
-    ours.then_some(outer)
+    let node = maps::node()?;
+    let ours =
+        outer.ip.dst == uplink.addr && (node.port == outer.port() || maps::is_listen_port(outer.port()));
+    ours.then_some((outer, node))
 }
 
 /// Writes the TOS byte of the inner header, now behind the Ethernet header, and its checksum.
