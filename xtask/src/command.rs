@@ -39,6 +39,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// Builds overlayd and overlayctl in release, under `target`.
+pub(crate) fn build_binaries(target: &Path) -> Result<()> {
+    let build = ["build", "--release", "--package", "overlay-user", "--bins"];
+    run(cargo(&build).env("CARGO_TARGET_DIR", target))
+}
+
 /// The root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

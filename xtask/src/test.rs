@@ -35,8 +35,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Set::Test)?;
     let target = command::target_dir()?;
-    let build = ["build", "--release", "--package", "overlay-user", "--bins"];
-    command::run(command::cargo(&build).env("CARGO_TARGET_DIR", &target))?;
+    command::build_binaries(&target)?;
     command::run(command::as_root("sh")?.args(["-c", MOUNT_BPFFS]))?;
 
     let mut total = Tally::default();
