@@ -42,7 +42,7 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
         // Maps of another size cannot be read, and need not be, to be removed.
         let cookie = Maps::open(&pins).and_then(|maps| maps.status()).map_or(0, |status| status.netns_cookie);
         ensure!(
-            cookie == 0 || cookie == netns::cookie()?,
+            netns::is_here(cookie)?,
             "pin directory {} belongs to overlayd in another network namespace: detach it there",
             pin_dir.display()
         );
@@ -73,7 +73,7 @@ pub async fn everything(
     match (left, state) {
         (Some(left), Some(state)) => {
             // The kernel is as it was; only the announcements are left to take back.
-            state_dir.write(&State { sysctls: Vec::new(), bridges: Vec::new(), ..state.clone() })?;
+            state_dir.write(&State { sysctls: Vec::new(), ..state.clone() })?;
             eprintln!("overlayd: detached from this host, but {left}");
             Ok(exit::DEGRADED)
         }

@@ -220,19 +220,22 @@ pub async fn confirm_move(
     if endpoint.source > EndpointSource::Neighbour as u32 {
         return Ok(());
     }
-    if endpoint.ifindex == ifindex {
-        // Another MAC address behind the same port: only which one it is has to be asked.
-        return Ok(probe(bridge, v4, netlink).await?);
-    }
     let neighbours = netlink.neighbours(bridge.index).await?;
     let known = neighbours.iter().find(|neighbour| neighbour.ip == v4);
+    if endpoint.ifindex == ifindex {
+        // Another MAC address behind the same port: only which one it is has to be asked.
+        return Ok(probe(bridge, v4, known, netlink).await?);
+    }
     contest::decide(bridge, &key, &endpoint, known, maps, netlink).await
 }
 
-/// Makes the kernel ask for an address, by ARP.
-async fn probe(bridge: &Bridge, ip: Ipv4Addr, netlink: &Netlink) -> Result<(), NetlinkError> {
-    let neighbours = netlink.neighbours(bridge.index).await?;
-    let known = neighbours.iter().find(|neighbour| neighbour.ip == ip);
+/// Makes the kernel ask for an address, by ARP. `known` is what its neighbour table says of it.
+async fn probe(
+    bridge: &Bridge,
+    ip: Ipv4Addr,
+    known: Option<&Neighbour>,
+    netlink: &Netlink,
+) -> Result<(), NetlinkError> {
     if known.is_some_and(|neighbour| matches!(neighbour.state, NudState::Permanent | NudState::NoArp)) {
         // Somebody's own word, which a probe would overwrite.
         return Ok(());
@@ -285,10 +288,11 @@ pub async fn age(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<()
             .collect();
         for (key, endpoint) in maps.endpoints()? {
             let Some(ip) = key.ip.to_v4().filter(|ip| bridge.address.contains(ip)) else { continue };
-            match silence(&endpoint, neighbours.get(&ip), now) {
+            let known = neighbours.get(&ip);
+            match silence(&endpoint, known, now) {
                 Silence::None => {}
                 Silence::Answered => maps.put_endpoint(key, Endpoint { last_seen: now, ..endpoint })?,
-                Silence::Ask => probe(bridge, ip, netlink).await?,
+                Silence::Ask => probe(bridge, ip, known, netlink).await?,
                 Silence::Gone => {
                     info!(%ip, ifindex = endpoint.ifindex, "endpoint is silent and does not answer: forgotten");
                     maps.delete_endpoint(key)?;

@@ -50,8 +50,7 @@ pub struct State {
     pub etcd: Option<EtcdState>,
     /// What is announced.
     pub announcements: Vec<Announcement>,
-    /// The bridges in the overlay, by name.
-    pub bridges: Vec<String>,
+
     /// Kernel settings that were changed, with their old values.
     pub sysctls: Vec<sysctl::Saved>,
     /// Where the data path is pinned.
@@ -248,7 +247,7 @@ impl State {
             network: None,
             etcd: None,
             announcements: Vec::new(),
-            bridges: Vec::new(),
+
             sysctls: Vec::new(),
             pin_dir: None,
         }
@@ -270,6 +269,15 @@ impl State {
             noted.display(),
             pin_dir.display()
         )
+    }
+
+    /// Notes what is announced from now on. Returns what was announced before for subnets that are not this
+    /// host's any more: it stays noted until it has been taken back.
+    pub fn note_announcements(&mut self, new: &[Announcement]) -> Vec<Announcement> {
+        self.announcements.retain(|old| !new.iter().any(|new| new.subnet == old.subnet));
+        let stale = self.announcements.clone();
+        self.announcements.extend_from_slice(new);
+        stale
     }
 
     /// Notes where announcements are made from now on.

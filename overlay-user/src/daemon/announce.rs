@@ -90,18 +90,8 @@ impl Daemon {
     /// crash in between leaves a detach everything it needs.
     pub(super) async fn announce(&mut self) {
         let new = announcements(&self.local);
-        let stale: Vec<Announcement> = self
-            .state
-            .announcements
-            .iter()
-            .filter(|old| !new.iter().any(|new| new.subnet == old.subnet))
-            .cloned()
-            .collect();
-        self.state.announcements.clone_from(&new);
-        self.state.announcements.extend(stale.iter().cloned());
-        if let Err(error) = self.state_dir.write(&self.state) {
-            warn!("{}", crate::exit::one_line(&error));
-        }
+        let stale = self.state.note_announcements(&new);
+        self.write_state();
         self.announcer.announce(new.clone()).await;
         if stale.is_empty() {
             return;
@@ -110,11 +100,15 @@ impl Daemon {
             Ok(()) => {
                 info!("took back {} announcements of subnets that are no longer this host's", stale.len());
                 self.state.announcements = new;
-                if let Err(error) = self.state_dir.write(&self.state) {
-                    warn!("{}", crate::exit::one_line(&error));
-                }
+                self.write_state();
             }
             Err(error) => warn!("{error}"),
+        }
+    }
+
+    fn write_state(&self) {
+        if let Err(error) = self.state_dir.write(&self.state) {
+            warn!("{}", crate::exit::one_line(&error));
         }
     }
 }

@@ -105,9 +105,8 @@ fn refuse_second_data_path(pins: &Pins, local: &Local) -> anyhow::Result<()> {
 
 /// Pins of another namespace hold its programs: adopting them would tear them from their interfaces.
 fn refuse_foreign_pins(pins: &Pins) -> anyhow::Result<()> {
-    let cookie = Maps::open(pins)?.status()?.netns_cookie;
     ensure!(
-        cookie == 0 || cookie == netns::cookie()?,
+        netns::is_here(Maps::open(pins)?.status()?.netns_cookie)?,
         "pin directory {} belongs to overlayd in another network namespace: choose another --pin-dir",
         pins.root().display()
     );
@@ -239,12 +238,10 @@ async fn bring_up(
 /// Notes everything that a detach will need, before it is done.
 fn remember(config: &Config, survey: &mut Survey) {
     let new = announce::announcements(&survey.local);
-    // Subnets that were this host's before stay noted until they have been taken back.
     let state = &mut survey.state;
-    state.announcements.retain(|old| !new.iter().any(|new| new.subnet == old.subnet));
-    state.announcements.extend(new);
+    state.note_announcements(&new);
     state.network = Some((survey.local.vni.get(), survey.local.port));
-    state.bridges.clone_from(&config.bridges);
+
     state.note_store(&config.store);
     state.pin_dir = Some(config.pin_dir.clone());
 }

@@ -23,3 +23,9 @@ pub fn cookie() -> io::Result<u64> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     Ok(getsockopt(&socket, option::NetnsCookie)?)
 }
+
+/// Whether a cookie from a `STATUS` map is this namespace's. A map that was never written has 0, and is
+/// nobody's yet.
+pub fn is_here(noted: u64) -> io::Result<bool> {
+    Ok(noted == 0 || noted == cookie()?)
+}
