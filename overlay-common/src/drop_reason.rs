@@ -63,6 +63,14 @@ drop_reasons! {
     EcnCeNotEct = 16, "ecn_ce_not_ect";
     /// The kernel routed a packet into the overlay that no peer's subnet covers.
     NoRoute = 17, "no_route";
+    /// Inner source or destination that no host has: 0.0.0.0/8, loopback, or a multicast source.
+    InnerMartian = 18, "inner_martian";
+    /// Local sender used its own address with a MAC address that is not its own.
+    SourceMacSpoofed = 19, "source_mac_spoofed";
+    /// Local sender claims the bridge's own address, in a packet or by ARP.
+    GatewayClaimed = 20, "gateway_claimed";
+    /// Tunnel packet that reached the tunnel device by another way than the uplink.
+    NotFromUplink = 21, "not_from_uplink";
 }
 
 impl DropReason {
@@ -106,6 +114,10 @@ mod tests {
             (15, "no_tunnel"),
             (16, "ecn_ce_not_ect"),
             (17, "no_route"),
+            (18, "inner_martian"),
+            (19, "source_mac_spoofed"),
+            (20, "gateway_claimed"),
+            (21, "not_from_uplink"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

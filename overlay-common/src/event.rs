@@ -8,11 +8,15 @@ use crate::{Mac, addr::MapIp, vni::VniKey};
 /// themselves; the daemon asks the kernel's neighbour table who is right.
 pub const ENDPOINT_MOVED: u32 = 1;
 
+/// The underlay told of a smaller MTU on the way to a peer: `ip` is the peer's outer address, and `PATH_MTUS`
+/// holds the MTU.
+pub const PATH_MTU_CHANGED: u32 = 2;
+
 /// One event. All events have this layout; `kind` says which fields count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Event {
-    /// [`ENDPOINT_MOVED`].
+    /// [`ENDPOINT_MOVED`] or [`PATH_MTU_CHANGED`].
     pub kind: u32,
     /// The interface it happened on.
     pub ifindex: u32,

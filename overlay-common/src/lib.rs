@@ -14,6 +14,7 @@ pub mod encap;
 pub mod event;
 pub mod flow;
 pub mod map;
+pub mod mark;
 pub mod packet;
 pub mod parse;
 pub mod template;

@@ -4,15 +4,12 @@ use overlay_common::{
     DropReason, Mac,
     addr::MapIp,
     map::{EndpointKey, endpoint_flag},
+    mark,
     vni::VniKey,
     wire::{EthHeader, eth::ETHERTYPE_IPV4, ipv4},
 };
 
 use crate::{maps, packet::Skb, verdict::Verdict};
-
-/// The mark on packets that go up to this host through the bridge: tells the program there that they come
-/// from `uplink_ingress`. An address would not do, since a container can forge one.
-pub(crate) const TO_HOST_MARK: u32 = 0x6f76_6c31;
 
 /// Where a packet goes on this host.
 #[derive(Clone, Copy)]
@@ -70,7 +67,7 @@ pub(crate) fn to(skb: &Skb<'_>, destination: Destination) -> Result<Verdict, Dro
             (mac, gateway_mac, Verdict::ToPort { ifindex })
         }
         Destination::Host { bridge, mac } => {
-            skb.set_mark(TO_HOST_MARK);
+            skb.set_mark(mark::TO_HOST);
             (mac, Mac::OVERLAY_NEIGHBOUR, Verdict::ToHost { bridge })
         }
         // The neighbour's entry gives the addresses.

@@ -4,13 +4,14 @@ use aya_ebpf::programs::TcContext;
 use overlay_common::{
     DropReason, Mac, checksum, ecn, flow,
     map::{Direction, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
+    mark,
     packet::Packet,
     parse::{self, Frame, L3, masked},
     template::Stamp,
     wire::Ipv4Header,
 };
 
-use crate::{deliver::TO_HOST_MARK, learn, maps, packet::Skb, verdict::Verdict};
+use crate::{learn, maps, packet::Skb, verdict::Verdict};
 
 /// A packet that a container sent, seen on its bridge port or on the bridge.
 #[inline(always)]
@@ -68,7 +69,7 @@ pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
 /// No container can set it: a mark does not cross namespaces.
 #[inline(always)]
 fn is_for_host(skb: &Skb<'_>, port: &Port) -> bool {
-    if port.flags & port_flag::BRIDGE == 0 || skb.mark() != TO_HOST_MARK {
+    if port.flags & port_flag::BRIDGE == 0 || skb.mark() != mark::TO_HOST {
         return false;
     }
     skb.set_mark(0);

@@ -41,6 +41,12 @@ mod entry {
         verdict::act(decap::from_uplink(&ctx))
     }
 
+    /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
+    #[classifier]
+    pub(crate) fn tunnel_ingress(_ctx: TcContext) -> i32 {
+        verdict::act(Err(overlay_common::DropReason::NotFromUplink))
+    }
+
     /// The helpers these programs call are GPL-only.
     #[unsafe(link_section = "license")]
     #[unsafe(no_mangle)]

@@ -6,11 +6,13 @@ use aya_ebpf::{
 };
 use overlay_common::{
     Be16, DropReason,
+    addr::MapIp,
     event::Event,
     map::{
-        Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_PEER_KEYS,
-        MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Peer, PeerKey, Port, PrefixV4,
-        Route, Status, Subnet, Traffic, Tunnel, Uplink,
+        Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_NOTES,
+        MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note,
+        PathMtu, Peer, PeerKey, Port, PrefixV4, Route, SAMPLES_BYTES, Sample, Sampling, Status, Subnet,
+        Traffic, Tunnel, TunnelDevice, Uplink,
     },
     vni::VniKey,
 };
@@ -42,6 +44,19 @@ static COUNTERS: PerCpuArray<Traffic, { Traffic::CAPACITY }> = PerCpuArray::new(
 static DROPS: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, EVENTS_BYTES> = RingBuf::new();
+#[btf_map]
+static PATH_MTUS: HashMap<MapIp, PathMtu, MAX_PEERS> = HashMap::new();
+#[btf_map]
+static TUNNEL_DEVICES: HashMap<u32, TunnelDevice, MAX_LISTEN_PORTS> = HashMap::new();
+/// The daemon's; no program touches it.
+#[btf_map]
+static NOTES: Array<Note, MAX_NOTES> = Array::new();
+#[btf_map]
+static SAMPLING: Array<Sampling, 1> = Array::new();
+#[btf_map]
+static SAMPLED: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray::new();
+#[btf_map]
+static SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
 
 /// A whole address inside a network, as the tries take it.
 #[inline(always)]

@@ -40,7 +40,7 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
     let (netlink, _monitor) = Netlink::connect()?;
     if pins.exist() {
         // Maps of another size cannot be read, and need not be, to be removed.
-        let cookie = Maps::open(&pins).and_then(|maps| maps.status()).map_or(0, |status| status.netns_cookie);
+        let cookie = Maps::netns_cookie(&pins).unwrap_or(0);
         ensure!(
             netns::is_here(cookie)?,
             "pin directory {} belongs to overlayd in another network namespace: detach it there",

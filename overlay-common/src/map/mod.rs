@@ -6,9 +6,11 @@
 mod count;
 mod node;
 mod remote;
+mod sample;
+mod underlay;
 mod workload;
 
-pub use self::{count::*, node::*, remote::*, workload::*};
+pub use self::{count::*, node::*, remote::*, sample::*, underlay::*, workload::*};
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
@@ -40,11 +42,23 @@ pub mod name {
     pub const COUNTERS: &str = "COUNTERS";
     /// Per-CPU packets by [`crate::DropReason`].
     pub const DROPS: &str = "DROPS";
-    /// Ring buffer of [`crate::event::Event`].
+    /// Ring buffer of [`crate::event::Event`], for the daemon.
     pub const EVENTS: &str = "EVENTS";
+    /// [`super::PathMtu`] by the peer's outer address.
+    pub const PATH_MTUS: &str = "PATH_MTUS";
+    /// [`super::TunnelDevice`] by the UDP port (`u32`, host order).
+    pub const TUNNEL_DEVICES: &str = "TUNNEL_DEVICES";
+    /// What the operator should know, as [`super::Note`]s; the programs never read it.
+    pub const NOTES: &str = "NOTES";
+    /// The one [`super::Sampling`].
+    pub const SAMPLING: &str = "SAMPLING";
+    /// Per-CPU time of the last sample, nanoseconds of `CLOCK_MONOTONIC`, by [`crate::DropReason`].
+    pub const SAMPLED: &str = "SAMPLED";
+    /// Ring buffer of [`super::Sample`], for whoever listens.
+    pub const SAMPLES: &str = "SAMPLES";
 
     /// Every map.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 19] = [
         PORTS,
         ENDPOINTS,
         ROUTES_V4,
@@ -58,6 +72,12 @@ pub mod name {
         COUNTERS,
         DROPS,
         EVENTS,
+        PATH_MTUS,
+        TUNNEL_DEVICES,
+        NOTES,
+        SAMPLING,
+        SAMPLED,
+        SAMPLES,
     ];
 }
 
@@ -69,9 +89,11 @@ pub mod program {
     pub const BRIDGE_EGRESS: &str = "bridge_egress";
     /// tcx ingress of the uplink: what peers send.
     pub const UPLINK_INGRESS: &str = "uplink_ingress";
+    /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
+    pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
 
-    /// Every program.
-    pub const ALL: [&str; 3] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS];
+    /// Every program. The position is the number in a [`super::Sample`].
+    pub const ALL: [&str; 4] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS];
 }
 
 /// Entries of `PORTS`.
@@ -92,6 +114,10 @@ pub const MAX_PEER_KEYS: usize = 4 * MAX_PEERS;
 pub const MAX_UPLINKS: usize = 16;
 /// Entries of `LISTEN_PORTS`.
 pub const MAX_LISTEN_PORTS: usize = 64;
+/// Entries of `NOTES`.
+pub const MAX_NOTES: usize = 16;
+/// Bytes of `SAMPLES`; a power of two and a multiple of the page size.
+pub const SAMPLES_BYTES: usize = 1 << 18;
 /// Bytes of `EVENTS`; a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: usize = 1 << 18;
 
@@ -109,6 +135,11 @@ const _: () = {
     assert!(size_of::<Node>() == 12);
     assert!(size_of::<Status>() == 456);
     assert!(size_of::<Traffic>() == 16);
+    assert!(size_of::<PathMtu>() == 16);
+    assert!(size_of::<TunnelDevice>() == 8);
+    assert!(size_of::<Note>() == 256);
+    assert!(size_of::<Sampling>() == 8);
+    assert!(size_of::<Sample>() == 160);
     // The kernel cuts names at 15 bytes (BPF_OBJ_NAME_LEN - 1).
     let mut i = 0;
     while i < name::ALL.len() {

@@ -85,3 +85,15 @@ pub enum StoreState {
     /// Out of reach, or what it says cannot be used; the last good state stays in force.
     Degraded = 2,
 }
+
+/// Bytes of a [`Note`].
+pub const NOTE_BYTES: usize = 256;
+
+/// A line that the operator should know though nothing is wrong, UTF-8 padded with zeroes; empty behind the
+/// last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Note {
+    /// The line.
+    pub text: [u8; NOTE_BYTES],
+}

@@ -11,6 +11,9 @@ pub mod port_flag {
     /// A veth whose other end lives in another network namespace: `bpf_redirect_peer` works. Elsewhere the
     /// kernel frees the packet without a word.
     pub const PEER: u32 = 2;
+    /// Nothing filters or rewrites what goes from one port of the bridge to another, so the programs may hand it
+    /// over without the bridge.
+    pub const LOCAL: u32 = 4;
 }
 
 /// A bridge or one of its ports: where packets enter the overlay.

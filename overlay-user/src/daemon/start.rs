@@ -106,7 +106,7 @@ fn refuse_second_data_path(pins: &Pins, local: &Local) -> anyhow::Result<()> {
 /// Pins of another namespace hold its programs: adopting them would tear them from their interfaces.
 fn refuse_foreign_pins(pins: &Pins) -> anyhow::Result<()> {
     ensure!(
-        netns::is_here(Maps::open(pins)?.status()?.netns_cookie)?,
+        netns::is_here(Maps::netns_cookie(pins)?)?,
         "pin directory {} belongs to overlayd in another network namespace: choose another --pin-dir",
         pins.root().display()
     );

@@ -1,0 +1,153 @@
+//! Typed handles to the pinned maps, the same for the daemon and for `overlayctl`.
+
+mod array;
+mod hash;
+mod trie;
+
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key};
+use ipnet::Ipv4Net;
+use overlay_common::{
+    Vni,
+    addr::MapIp,
+    map::{
+        Endpoint, EndpointKey, Node, Note, PathMtu, Peer, PeerKey, Port, PrefixV4, Route, Sampling, Status,
+        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
+    },
+    vni::VniKey,
+};
+
+use super::{DatapathError, pin::Pins};
+
+/// A value that crosses into the kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Wire<T>(T);
+
+// SAFETY: `Wire` is transparent over a type for which any bytes are a value and which has no padding.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Wire<T> {}
+
+/// A route's key: its prefix inside a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// The network.
+    pub vni: VniKey,
+    /// The subnet, without host bits.
+    pub prefix: Ipv4Net,
+}
+
+impl RouteKey {
+    /// The key of `prefix` in the network `vni`.
+    pub fn new(vni: Vni, prefix: Ipv4Net) -> Self {
+        Self { vni: vni.key(), prefix: prefix.trunc() }
+    }
+
+    fn to_trie(self) -> Key<Wire<PrefixV4>> {
+        let bits = PrefixV4::VNI_BITS + u32::from(self.prefix.prefix_len());
+        Key::new(bits, Wire(PrefixV4 { vni: self.vni, addr: self.prefix.network().octets() }))
+    }
+
+    /// `None` for a prefix that does not match the whole VNI, which nobody of us writes.
+    fn from_trie(key: &Key<Wire<PrefixV4>>) -> Option<Self> {
+        let (bits, Wire(data)) = (key.prefix_len(), key.data());
+        let len = u8::try_from(bits.checked_sub(PrefixV4::VNI_BITS)?).ok()?;
+        Some(Self { vni: data.vni, prefix: Ipv4Net::new(data.addr.into(), len).ok()? })
+    }
+}
+
+/// Every map but the ring buffers and what only programs use.
+pub struct Maps {
+    ports: HashMap<MapData, u32, Wire<Port>>,
+    endpoints: HashMap<MapData, Wire<EndpointKey>, Wire<Endpoint>>,
+    routes: LpmTrie<MapData, Wire<PrefixV4>, Wire<Route>>,
+    subnets: LpmTrie<MapData, Wire<PrefixV4>, Wire<Subnet>>,
+    tunnels: Array<MapData, Wire<Tunnel>>,
+    peers: HashMap<MapData, Wire<PeerKey>, Wire<Peer>>,
+    uplinks: HashMap<MapData, u32, Wire<Uplink>>,
+    listen_ports: HashMap<MapData, u32, u32>,
+    node: Array<MapData, Wire<Node>>,
+    status: Array<MapData, Wire<Status>>,
+    counters: PerCpuArray<MapData, Wire<Traffic>>,
+    drops: PerCpuArray<MapData, u64>,
+    path_mtus: HashMap<MapData, Wire<MapIp>, Wire<PathMtu>>,
+    tunnel_devices: HashMap<MapData, u32, Wire<TunnelDevice>>,
+    notes: Array<MapData, Wire<Note>>,
+    sampling: Array<MapData, Wire<Sampling>>,
+}
+
+/// Opens a pinned map as its type; aya compares the sizes of keys and values.
+fn open<T>(pins: &Pins, map: &'static str, build: impl FnOnce(MapData) -> Map) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let error = |source| DatapathError::Map { action: "open", map, source };
+    let data = MapData::from_pin(pins.map(map)).map_err(error)?;
+    T::try_from(build(data)).map_err(error)
+}
+
+/// An absent entry is no error.
+fn absent_ok(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Collects entries; one that vanished while the map was walked is skipped.
+fn collect<K, V>(entries: impl Iterator<Item = Result<(K, V), MapError>>) -> Result<Vec<(K, V)>, MapError> {
+    entries.filter(|entry| !matches!(entry, Err(MapError::KeyNotFound))).collect()
+}
+
+impl Maps {
+    /// Opens the maps pinned under `pins`.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] naming the first that cannot be opened or has other sizes.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            ports: open(pins, name::PORTS, Map::HashMap)?,
+            endpoints: open(pins, name::ENDPOINTS, Map::HashMap)?,
+            routes: open(pins, name::ROUTES_V4, Map::LpmTrie)?,
+            subnets: open(pins, name::SUBNETS_V4, Map::LpmTrie)?,
+            tunnels: open(pins, name::TUNNELS, Map::Array)?,
+            peers: open(pins, name::PEERS, Map::HashMap)?,
+            uplinks: open(pins, name::UPLINKS, Map::HashMap)?,
+            listen_ports: open(pins, name::LISTEN_PORTS, Map::HashMap)?,
+            node: open(pins, name::NODE, Map::Array)?,
+            status: open(pins, name::STATUS, Map::Array)?,
+            counters: open(pins, name::COUNTERS, Map::PerCpuArray)?,
+            drops: open(pins, name::DROPS, Map::PerCpuArray)?,
+            path_mtus: open(pins, name::PATH_MTUS, Map::HashMap)?,
+            tunnel_devices: open(pins, name::TUNNEL_DEVICES, Map::HashMap)?,
+            notes: open(pins, name::NOTES, Map::Array)?,
+            sampling: open(pins, name::SAMPLING, Map::Array)?,
+        })
+    }
+
+    /// The cookie of the network namespace that pins belong to, whatever other maps their layout has: a build
+    /// that knows more maps must recognise the pins of one that knew fewer.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn netns_cookie(pins: &Pins) -> Result<u64, DatapathError> {
+        let status: Array<MapData, Wire<Status>> = open(pins, name::STATUS, Map::Array)?;
+        let result = status.get(&0, 0).map(|Wire(status)| status.netns_cookie);
+        result.map_err(|source| DatapathError::Map { action: "read", map: name::STATUS, source })
+    }
+
+    /// Opens the ring buffer of events. Only one reader may use it at a time.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn events(pins: &Pins) -> Result<RingBuf<MapData>, DatapathError> {
+        open(pins, name::EVENTS, Map::RingBuf)
+    }
+
+    /// Opens the ring buffer of samples. Only one reader may use it at a time.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn samples(pins: &Pins) -> Result<RingBuf<MapData>, DatapathError> {
+        open(pins, name::SAMPLES, Map::RingBuf)
+    }
+}
