@@ -1,6 +1,7 @@
 //! The tunnel device: what it is, what it survives, what it lets through, and who else may have its port.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
+mod aggregate;
 mod forge;
 mod forged;
 mod gro;
