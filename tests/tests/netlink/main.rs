@@ -7,4 +7,5 @@ mod monitor;
 mod namespace;
 mod neighbours;
 mod routes;
+mod rules;
 mod settings;
