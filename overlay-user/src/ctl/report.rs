@@ -148,8 +148,10 @@ pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
     /// Peer id, least MTU and subnets.
     type Row = (u32, u32, BTreeSet<Ipv4Net>);
     let mut rows: BTreeMap<Way, Row> = BTreeMap::new();
+    // Routes first: a route that is moved meanwhile leaves the tunnel that it led to.
+    let routes = maps.routes()?;
     let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
-    for (key, route) in maps.routes()? {
+    for (key, route) in routes {
         let Some(tunnel) = tunnels.get(&route.tunnel) else { continue };
         let way = (tunnel.remote, tunnel.vni.get(), tunnel.port.get(), tunnel.encap);
         let row = rows.entry(way).or_insert_with(|| (route.peer, tunnel.mtu, BTreeSet::new()));
@@ -198,8 +200,8 @@ pub struct Route {
 /// # Errors
 /// [`DatapathError`].
 pub fn routes(maps: &Maps) -> Result<Vec<Route>, DatapathError> {
-    let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
     let mut routes = maps.routes()?;
+    let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
     routes.sort_by_key(|(key, _)| *key);
     let row = |(key, route): (crate::datapath::map::RouteKey, overlay_common::map::Route)| {
         let tunnel = tunnels.get(&route.tunnel);
