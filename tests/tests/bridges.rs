@@ -5,10 +5,11 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use harness::{
-    Topology,
+    Netns, Topology,
     container::{Bridge, Container, Engine, Namespaces, Spec},
     eventually,
     footprint::Footprint,
+    image::Image,
     overlayd::Overlayd,
     topology::StoreKind,
     traffic::{Endpoint, Ping, Probe, ping, ping_with},
@@ -55,8 +56,9 @@ fn footprint(topology: &Topology) -> Footprint {
 }
 
 impl Bed {
+    /// Containers that are namespaces, and Docker's rules by hand.
     fn up() -> Self {
-        let mut topology = Topology::builder().store(StoreKind::Peers).without_overlayd().up().unwrap();
+        let topology = Topology::builder().store(StoreKind::Peers).without_overlayd().up().unwrap();
         let host = topology.h(1);
         let bridge = Bridge { name: "br1".into(), ip: Ipv4Addr::new(172, 18, 0, 1), prefix_len: 24 };
         Namespaces.start(&host.ns, &bridge).unwrap();
@@ -64,6 +66,25 @@ impl Bed {
         let spec = Spec { name: "b1".into(), netns_name, ip: bridge.container_ip(1), mtu: 1500 };
         let container = Namespaces.run(&host.ns, &bridge, &spec).unwrap();
         host.ns.cmd("iptables-restore").arg("-w").stdin(DOCKER_RULES).check().unwrap();
+        Self::with(topology, container)
+    }
+
+    /// Docker engines, and a network that their user made, as Compose does.
+    fn docker() -> Self {
+        let topology = Topology::builder().store(StoreKind::Peers).without_overlayd().docker().up().unwrap();
+        let engine = topology.h(1).docker();
+        let name = "com.docker.network.bridge.name=br1";
+        let create =
+            ["network", "create", "--subnet=172.18.0.0/24", "--gateway=172.18.0.1", "-o", name, "n1"];
+        engine.docker(&create).unwrap();
+        let run = engine.run("b1", Image::NAME, &["--network=n1", "--ip=172.18.0.3"], &[]).unwrap();
+        let ns = Netns::borrow(format!("/proc/{}/ns/net", run.pid().unwrap()));
+        let (ip, port) = (Ipv4Addr::new(172, 18, 0, 3), run.host_veth().unwrap().name);
+        Self::with(topology, Container { name: "b1".into(), ns, ip, port })
+    }
+
+    /// Starts the daemons.
+    fn with(mut topology: Topology, container: Container) -> Self {
         // The peers file knows of the first bridges only.
         let file = topology.peers_file(1);
         let more = "[[peer]]\nsubnet = \"172.18.0.0/24\"\nhost = \"172.16.199.17\"\n";
@@ -157,6 +178,17 @@ fn a_further_bridges_slow_path_leaves_by_that_bridge() {
     assert_eq!(bed.topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
     let changes = bed.before.difference(&footprint(&bed.topology));
     assert!(changes.is_empty(), "{}", changes.join("\n"));
+}
+
+/// Docker's own rules, whatever this version of it makes of them.
+#[test]
+fn a_docker_network_of_the_users_is_served_as_the_default_one() {
+    let bed = Bed::docker();
+    let probes = bed.probes();
+    let rules = bed.topology.h(1).docker().iptables_save().unwrap();
+    assert!(rules.contains("-s 172.18.0.0/24 ! -o br1 -j MASQUERADE"), "{rules}");
+    bed.both_bridges_are_served();
+    Bed::clean(probes);
 }
 
 /// What the table is for: the same host without its rule.

@@ -29,7 +29,7 @@ fn rules_are_added_once_and_deleted() {
             .await;
         for _ in 0..2 {
             netlink.delete_rule(&one, OURS).await.unwrap();
-            assert_eq!(netlink.rules(OURS).await.unwrap(), [two.clone()]);
+            assert_eq!(netlink.rules(OURS).await.unwrap(), std::slice::from_ref(&two));
         }
     });
 }
