@@ -13,9 +13,10 @@ use crate::{maps, packet::Skb, verdict::Verdict};
 /// A frame from a bridge port that is not for the gateway's MAC address.
 #[inline(always)]
 pub(crate) fn deliver(skb: &Skb<'_>, port: &Port, frame: &Frame, sender_is_true: bool) -> Verdict {
-    // A container that routes for others sends from addresses that are not its own.
-    if port.flags & port_flag::LOCAL == 0 || !sender_is_true || masked(frame.ip.dst, port.mask) != port.subnet
-    {
+    // On the bridge itself the sender is not known. A container that routes for others sends from addresses that
+    // are not its own.
+    let permitted = port.flags & (port_flag::LOCAL | port_flag::BRIDGE) == port_flag::LOCAL;
+    if !permitted || !sender_is_true || masked(frame.ip.dst, port.mask) != port.subnet {
         return Verdict::Pass;
     }
     let key = EndpointKey { vni: port.vni, ip: MapIp::v4(frame.ip.dst) };
