@@ -12,7 +12,7 @@ use crate::{
     datapath::{map::Maps, pin::Pins},
     exit,
     netlink::{Netlink, netns},
-    reconcile::observe::ROUTE_PROTOCOL,
+    reconcile::{observe::ROUTE_PROTOCOL, table},
     state::{State, StateDir},
     store::{EtcdOptions, EtcdStore, Store},
     tunnel_devices,
@@ -111,7 +111,11 @@ pub async fn kernel(pins: &Pins, state: Option<&State>, netlink: &Netlink) -> an
     let vtep_mac = state.and_then(|state| state.vtep_mac.parse().ok());
     tunnel_devices::remove_all(netlink, vtep_mac).await?;
     pins.remove()?;
-    for route in netlink.routes(ROUTE_PROTOCOL).await? {
+    for rule in netlink.rules(ROUTE_PROTOCOL).await? {
+        netlink.delete_rule(&rule, ROUTE_PROTOCOL).await?;
+    }
+    for route in netlink.routes(ROUTE_PROTOCOL).await?.into_iter().filter(|route| table::is_ours(route.table))
+    {
         netlink.delete_route(&route, ROUTE_PROTOCOL).await?;
     }
     for bridge in netlink.links().await?.iter().filter(|link| link.kind.as_deref() == Some("bridge")) {

@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod exit;
 pub mod local;
 pub mod netlink;
+pub mod path_mtu;
 pub mod ports;
 pub mod reconcile;
 pub mod state;

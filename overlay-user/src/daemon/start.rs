@@ -45,12 +45,15 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let (netlink, monitor) = Netlink::connect()?;
     // Before the state directory is made: the commonest mistakes leave nothing at all.
-    Local::discover(&config, None, Mac::default(), &netlink).await?;
+    let local = Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
     pins.check()?;
     let adopting = pins.exist();
     if adopting {
         refuse_foreign_pins(&pins)?;
+    } else if let Some(trouble) = local.mtu_trouble(&config) {
+        // One that runs goes on with less; so does one that starts again.
+        bail!(trouble);
     }
     let state_dir = StateDir::lock(&config.state_dir)?;
     let before = state_dir.read()?;
@@ -292,6 +295,7 @@ impl Parts {
             updates,
             records: survey.records,
             next_hops: HashMap::new(),
+            path_mtus: BTreeMap::new(),
             ports,
             tunnel_devices,
             reconciler: Reconciler::default(),
@@ -312,7 +316,8 @@ impl Daemon {
         if let Health::Degraded { reason } = &self.health {
             warn!("{reason}: the routes of the last run stay in force");
         }
-        self.round(Dirty { links: true, endpoints: true, routes: true, ..Dirty::default() }).await;
+        self.round(Dirty { links: true, endpoints: true, routes: true, local: true, ..Dirty::default() })
+            .await;
         self.announce().await;
         self.announcer.watch();
         info!(

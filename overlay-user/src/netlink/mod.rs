@@ -1,4 +1,4 @@
-//! The kernel's links, addresses, neighbours, FDB and routes, over rtnetlink.
+//! The kernel's links, addresses, neighbours, FDB, routes and rules, over rtnetlink.
 //!
 //! [`Netlink`] asks and changes; [`Monitor`] tells what changes. Both belong to the network namespace of
 //! the thread that called [`Netlink::connect`], wherever their tasks run later: a socket keeps the
@@ -15,6 +15,7 @@ pub mod netns;
 mod next_hop;
 mod request;
 mod route;
+mod rule;
 mod vni_filter;
 mod vxlan;
 
@@ -29,7 +30,8 @@ pub use self::{
     monitor::Monitor,
     neighbour::{Neighbour, NudState},
     next_hop::NextHop,
-    route::{OverlayRoute, RouteEntry},
+    route::{MAIN_TABLE, OverlayRoute, RouteEntry},
+    rule::OverlayRule,
     vxlan::{TunnelSettings, Vxlan},
 };
 
