@@ -185,7 +185,7 @@ fn difference(
 mod tests {
     use super::*;
 
-    /// As `bridge vni add vni 1-3,5 dev …` sends it on a little-endian machine, taken with strace.
+    /// Written out by hand from <linux/if_link.h>, for a little-endian machine.
     #[cfg(target_endian = "little")]
     #[test]
     fn a_request_has_the_kernels_layout_and_can_be_read_again() {

@@ -64,6 +64,8 @@ fn wrong(topology: &Topology) -> Vec<(&'static str, &Netns, Forged, &'static str
     let (h1, h2, h3) = (topology.h(1), topology.h(2), topology.h(3));
     let right = right(topology);
     let stranger = Forged { outer_source: h3.ip, ..right.clone() };
+    // The socket hears every address of the host; the uplink's program looks at one.
+    let elsewhere = Forged { outer_destination: h1.bridge.ip, ..right.clone() };
     let to_host = |forged: &Forged, destination: Ipv4Addr| Forged { destination, ..forged.clone() };
     vec![
         ("stranger", &h3.ns, stranger.clone(), "unknown_peer"),
@@ -74,6 +76,7 @@ fn wrong(topology: &Topology) -> Vec<(&'static str, &Netns, Forged, &'static str
         ("anothers-source", &h2.ns, Forged { source: h3.c(1).ip, ..right.clone() }, "inner_source"),
         ("our-source", &h2.ns, Forged { source: h1.c(1).ip, ..right.clone() }, "inner_source"),
         ("to-uplink", &h2.ns, to_host(&right, h1.ip), "not_local"),
+        ("to-another-address", &h2.ns, elsewhere, "not_from_uplink"),
         // Past the uplink: a mark is believed, not an address.
         ("own-container", &h1.c(1).ns, right.clone(), "not_from_uplink"),
         ("own-container-to-bridge", &h1.c(1).ns, to_host(&right, h1.bridge.ip), "not_from_uplink"),
@@ -91,6 +94,8 @@ fn bed() -> Topology {
         std::fs::write(topology.peers_file(index), text).unwrap();
         topology.start_overlayd(index).unwrap();
     }
+    let (to, through) = (topology.h(1).bridge.ip, topology.h(1).ip);
+    topology.h(2).ns.ip(&format!("route add {to}/32 via {through}")).unwrap();
     topology
 }
 
