@@ -9,7 +9,7 @@
 //! | UDP with DF (`IP_PMTUDISC_DO`) | up to `path` it arrives; larger than the container's MTU: EMSGSIZE at once; in between it is lost, once: within [`TOLD_DEADLINE`] the gateway's ICMP makes the socket fail with EMSGSIZE and `IP_MTU` tell `path`, and then `path` arrives |
 //! | UDP as Linux sends it by default (`IP_PMTUDISC_WANT`) | the same, but what is larger than the known path MTU is fragmented by the sender, and arrives |
 //! | UDP without DF (`IP_PMTUDISC_DONT`) | every size arrives whole, at the first attempt: the gateway fragments what is larger than the overlay MTU |
-//! | UDP GSO, segments that fit | all segments arrive, with their sizes, also at 65,507 bytes in all, which is more than 65,535 with the outer headers and therefore goes through the tunnel device |
+//! | UDP GSO, segments that fit | all segments arrive, with their sizes; also where the aggregate has more than 65,535 bytes with the outer headers and therefore goes through the tunnel device, and at 65,507 bytes, which the sender's own kernel cuts (a device takes less than 65,536 with the Ethernet header) |
 //! | UDP GSO, segments larger than `path`, no larger than the container's MTU | with DF as UDP with DF; by default without DF (the kernel sets it by the whole aggregate's size, which exceeds every MTU), so each segment is fragmented by the gateway and arrives |
 //! | UDP GSO, segments larger than the container's MTU | refused by the sender's kernel: EMSGSIZE, before 6.14 EINVAL |
 //! | ping with DF | up to `path` it is answered; one byte more: the container's own error, or "Frag needed … mtu = `path`" from the gateway |
@@ -168,9 +168,11 @@ use Outcome::{Arrives, Refused, Told};
 
 /// The largest IPv4 packet.
 const MOST: u32 = 65_535;
-/// The most that a UDP datagram, or an aggregate of them, carries: with outer headers it is more than 65,535 bytes.
-/// This needs the tunnel device.
+/// The most that a UDP datagram, or an aggregate of them, carries. The sender's kernel cuts such an aggregate.
 const MOST_PAYLOAD: u32 = MOST - 28;
+/// The most that leaves a container whole: 65,535 bytes with the Ethernet header. With outer headers it is more than
+/// an IPv4 packet can be: this needs the tunnel device.
+const WHOLE_PAYLOAD: u32 = MOST - 14 - 28;
 /// An aggregate that still fits with outer headers.
 const LARGE_PAYLOAD: u32 = 60_000;
 
@@ -214,7 +216,8 @@ fn gso(row: &Row) -> Vec<(Shot, Outcome)> {
         (gso(Df::Default, path, 5 * (path - 28)), Arrives),
         (gso(Df::Default, path, LARGE_PAYLOAD), Arrives),
         (gso(Df::Always, path, LARGE_PAYLOAD), Arrives),
-        (gso(Df::Default, path, MOST_PAYLOAD), Arrives),
+        (gso(Df::Default, path, WHOLE_PAYLOAD), Arrives),
+        (gso(Df::Always, path, WHOLE_PAYLOAD), Arrives),
         (gso(Df::Always, path, MOST_PAYLOAD), Arrives),
         (gso(Df::Always, here + 1, LARGE_PAYLOAD), Refused { mtu: here }),
         (gso(Df::Default, here + 1, LARGE_PAYLOAD), Refused { mtu: here }),
