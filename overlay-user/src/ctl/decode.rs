@@ -6,10 +6,10 @@ use std::{fmt, net::Ipv4Addr};
 use overlay_common::{
     Mac,
     packet::Packet,
-    parse::{self, INNER_ETH, L3, VXLAN},
+    parse::L3,
     vni::VniKey,
     wire::{
-        EthHeader, Ipv4Header, VxlanHeader,
+        EthHeader, Ipv4Header, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
         ipv4::{FRAGMENT_OFFSET, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP},
     },
@@ -104,13 +104,8 @@ impl Summary {
     /// Reads a packet. Only what comes in from the underlay is looked into for a tunnel: a container's VXLAN is
     /// its own payload.
     pub fn of(bytes: &[u8], from_underlay: bool) -> Self {
-        match from_underlay.then(|| parse::outer_udp(bytes)).flatten() {
-            Some(outer) => {
-                let vni = bytes.read::<VxlanHeader>(VXLAN).map(|header| VniKey::from_wire(header.vni).get());
-                let [src, dst] = [outer.ip.src, outer.ip.dst].map(Ipv4Addr::from);
-                let tunnel = Tunnel { src, dst, port: outer.port().get(), vni };
-                Self { tunnel: Some(tunnel), ..Self::of_frame(bytes.get(INNER_ETH..).unwrap_or(&[])) }
-            }
+        match from_underlay.then(|| Tunnel::of(bytes)).flatten() {
+            Some((tunnel, inner)) => Self { tunnel: Some(tunnel), ..Self::of_frame(inner) },
             None => Self::of_frame(bytes),
         }
     }
@@ -131,6 +126,18 @@ impl Summary {
         let ip = is(ETHERTYPE_IPV4).then(|| Ip::of(payload)).flatten();
         let arp = is(ETHERTYPE_ARP).then(|| Arp::of(payload)).flatten();
         Self { tunnel: None, frame: Some(frame), ip, arp }
+    }
+}
+
+impl Tunnel {
+    /// The outer headers and the inner frame. IP options and a first fragment are no hindrance.
+    fn of(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let eth = bytes.read::<EthHeader>(0).filter(|eth| eth.ethertype == ETHERTYPE_IPV4)?;
+        let ip = Ip::of(bytes.get(size_of_val(&eth)..)?).filter(|ip| ip.protocol == PROTOCOL_UDP)?;
+        let vxlan = L3 + bytes.read::<Ipv4Header>(L3)?.header_len() + UdpHeader::LEN;
+        let vni = bytes.read::<VxlanHeader>(vxlan).map(|header| VniKey::from_wire(header.vni).get());
+        let inner = bytes.get(vxlan + VxlanHeader::LEN..).unwrap_or(&[]);
+        Some((Self { src: ip.src, dst: ip.dst, port: ip.dst_port?, vni }, inner))
     }
 }
 

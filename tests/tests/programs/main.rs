@@ -6,10 +6,10 @@
 mod bed;
 mod bridge_egress;
 mod case;
+mod fuzz;
 mod learning;
 mod object;
 mod packet;
-mod random;
 mod skb;
 mod timing;
 mod truncation;

@@ -39,6 +39,9 @@ pub(crate) const OVERLAY_NEIGHBOUR: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0xfe];
 /// The mark of what goes up to the host ("ovl1").
 pub(crate) const TO_HOST_MARK: u32 = 0x6f76_6c31;
 
+/// The mark of what `uplink_ingress` leaves to the tunnel device ("ovl2").
+pub(crate) const FROM_UPLINK_MARK: u32 = 0x6f76_6c32;
+
 pub(crate) const SUBNET: Addr = [172, 17, 0, 0];
 pub(crate) const BROADCAST: Addr = [172, 17, 255, 255];
 pub(crate) const GATEWAY: Addr = [172, 17, 42, 1];
