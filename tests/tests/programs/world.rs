@@ -41,9 +41,6 @@ pub(crate) const TO_HOST_MARK: u32 = 0x6f76_6c31;
 /// What `uplink_ingress` marks what it leaves to the tunnel device with.
 pub(crate) const FROM_UPLINK_MARK: u32 = 0x6f76_6c32;
 
-/// The mark of what `uplink_ingress` leaves to the tunnel device ("ovl2").
-pub(crate) const FROM_UPLINK_MARK: u32 = 0x6f76_6c32;
-
 pub(crate) const SUBNET: Addr = [172, 17, 0, 0];
 pub(crate) const BROADCAST: Addr = [172, 17, 255, 255];
 pub(crate) const GATEWAY: Addr = [172, 17, 42, 1];

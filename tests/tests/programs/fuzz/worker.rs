@@ -8,12 +8,13 @@ use std::{
 };
 
 use harness::binaries::target_dir;
-use overlay_common::map::Sampling;
+use overlay_common::map::{Sampling, TunnelDevice, port_flag};
 
 use super::{input::Input, mutate::mutate, oracle::judge, random::Random, seed};
 use crate::{
     bed::Bed,
     case::{DROP, REDIRECT},
+    world::{self, PORT_NUMBER, dev},
 };
 
 /// One valid packet among so many.
@@ -70,7 +71,14 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
+    /// All that is in `world.rs`, and what tables enter row by row: a tunnel device, and ports that packets may
+    /// pass between.
     pub(super) fn new(bed: &'a mut Bed) -> Self {
+        let device = TunnelDevice { ifindex: dev::STRAY, flags: 0 };
+        bed.maps.put_tunnel_device(PORT_NUMBER.into(), device).unwrap();
+        for ifindex in [dev::PORT, dev::OTHER_PORT] {
+            bed.maps.put_port(ifindex, world::port(port_flag::PEER | port_flag::LOCAL)).unwrap();
+        }
         let before = bed.totals();
         Self { bed, out: Vec::new(), batch: Vec::new(), before, expected: (0, 0) }
     }
