@@ -75,6 +75,8 @@ drop_reasons! {
     PortFull = 22, "port_full";
     /// Local sender addresses a tunnel packet of its own to a peer's host, where it would arrive in this host's name.
     TunnelForged = 23, "tunnel_forged";
+    /// Local sender put one priority tag (VLAN id 0) behind another.
+    VlanStacked = 24, "vlan_stacked";
 }
 
 impl DropReason {
@@ -124,6 +126,7 @@ mod tests {
             (21, "not_from_uplink"),
             (22, "port_full"),
             (23, "tunnel_forged"),
+            (24, "vlan_stacked"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

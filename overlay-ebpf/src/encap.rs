@@ -14,16 +14,26 @@ use overlay_common::{
     wire::{EthHeader, Ipv4Header},
 };
 
-use crate::{device, learn, local, maps, mss, packet::Skb, verdict::Verdict};
+use crate::{
+    device, learn, local, maps, mss,
+    packet::{Skb, Tag},
+    verdict::Verdict,
+};
 
 /// A packet that a container sent, seen on its bridge port or on the bridge.
 #[inline(always)]
 pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
-    // A tagged frame is for a VLAN of the bridge; the tag would go out on the uplink with it.
-    if is_for_host(&skb, port) || !skb.untag() {
+    if is_for_host(&skb, port) {
         return Ok(Verdict::Pass);
+    }
+    match skb.untag() {
+        Tag::None => {}
+        // It is for a VLAN of the bridge; the tag would go out on the uplink with it.
+        Tag::Vlan => return Ok(Verdict::Pass),
+        // The kernel takes off any number of them, and routes what is behind.
+        Tag::Priority => return Err(DropReason::VlanStacked),
     }
     skb.pull(mss::LEN);
     refuse_gateway_claim(&skb, port)?;
