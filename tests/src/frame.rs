@@ -217,6 +217,13 @@ impl Tunnel {
         Ipv4 { tos: self.tos, id: 0, ..Ipv4::new(UDP, self.src, self.dst, datagram) }
     }
 
+    /// The outer IP packet with an outer UDP checksum, as some peers send it.
+    #[must_use]
+    pub fn checksummed(&self) -> Ipv4 {
+        let (src, dst) = (SocketAddrV4::new(self.src, self.src_port), SocketAddrV4::new(self.dst, self.port));
+        Ipv4 { tos: self.tos, id: 0, ..Ipv4::udp(src, dst, &self.payload()) }
+    }
+
     /// The whole frame.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {

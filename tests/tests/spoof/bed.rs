@@ -49,6 +49,9 @@ pub(crate) fn probe(topology: &Topology) -> Probe {
 
 /// Everything the probe sent has arrived, once.
 pub(crate) fn clean(probe: Probe) {
+    // However fast all else was, traffic ran for a while, and runs still.
+    let until = probe.arrived() + 200;
+    eventually("valid traffic flows", SOON, || probe.arrived() >= until).unwrap();
     let report = probe.finish().unwrap();
     assert!(report.forth.sent > 100 && report.clean(), "valid traffic: {report}");
 }
@@ -128,9 +131,10 @@ impl<'a> Account<'a> {
             seen == self.expected
         });
         if settled.is_err() {
-            let name = &self.host.name;
-            let wrong = format!("{case}: {name} had dropped {before:?}; then, of {more:?}, {seen:?}");
-            self.faults.push(wrong);
+            let mut grown = seen.clone();
+            grown.iter_mut().for_each(|(reason, n)| *n -= before.get(reason).unwrap_or(&0));
+            grown.retain(|_, n| *n > 0);
+            self.faults.push(format!("{case}: {more:?} on {}, not {grown:?}", self.host.name));
             self.expected = seen;
         }
     }
@@ -154,12 +158,13 @@ pub(crate) struct Watch<'a> {
 impl<'a> Watch<'a> {
     pub(crate) fn start(topology: &'a Topology) -> Self {
         let h1 = topology.h(1);
+        let udp = format!("-p udp -d {} --dport {PORT} -m length --length 28:65535", h1.ip);
         Self {
             containers: [1, 2].map(|n| Sniffer::everywhere(&h1.c(n).ns).unwrap()),
             host: Sniffer::everywhere(&h1.ns).unwrap(),
             wire: Sniffer::on(topology.wire.ns().unwrap(), "h1").unwrap(),
-            // What the tunnel programs leave alone would come by here.
-            netfilter: Netfilter::count(&h1.ns, &format!("-p udp -d {} --dport {PORT}", h1.ip)).unwrap(),
+            // What the tunnel programs leave alone would come by here. Half a UDP header is nobody's.
+            netfilter: Netfilter::count(&h1.ns, &udp).unwrap(),
             uplink: h1.ifindex(UPLINK).unwrap(),
         }
     }
