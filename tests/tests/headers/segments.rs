@@ -17,8 +17,9 @@ fn arrive(peer: Peer) {
                 let payload = pattern(case * 10 + round, total);
                 sockets[from].send(sockets[to].address(), &payload).unwrap();
                 for (number, part) in payload.chunks(segment.into()).enumerate() {
-                    let arrived = receive(&sockets[to], "a segment");
-                    assert!(arrived.payload == part, "segment {number} of {segment} bytes from {from}");
+                    let what =
+                        format!("segment {number} of {total} bytes in {segment} from {from}, round {round}");
+                    assert!(receive(&sockets[to], &what).payload == part, "{what}");
                 }
             }
         }
