@@ -132,8 +132,11 @@ fn what_a_container_routes_for_another_is_not_taken_from_it() {
         assert_eq!((arrived.from.ip(), arrived.ttl), (&router.ip, 62));
     }
     let passed = |f: &Frame| f.contains(b"by way of the router");
-    assert_eq!(sniffer.count(|f| passed(f) && !f.outgoing), 100, "in");
-    assert_eq!(sniffer.count(|f| passed(f) && f.outgoing), 100, "and out again");
+    for (way, outgoing) in [("in", false), ("and out again", true)] {
+        let like = |f: &Frame| passed(f) && f.outgoing == outgoing;
+        sniffer.await_count(way, 100, SOON, like).unwrap();
+        assert_eq!(sniffer.count(like), 100, "{way}");
+    }
     clean(probe);
     assert_eq!(bed.spoofed(), 6);
     assert!(h1.knows(1) && h1.knows(2));
