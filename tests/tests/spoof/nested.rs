@@ -27,6 +27,7 @@ fn disguised(topology: &Topology, to: &Host, src: Ipv4Addr, dst: Ipv4Addr) -> Ve
         src,
         dst,
         inner_dst: vtep(to),
+        inner_src: vtep(topology.h(3)),
         inner: inner(nobody(topology.h(3)), to.c(2).ip, FORGED).bytes(),
         ..tunnel(topology, FORGED)
     };
@@ -116,6 +117,7 @@ fn a_tunnel_packet_in_the_hosts_own_name_does_not_leave() {
     // From the host's subnet, for that is what its peers believe of it.
     let forged = Tunnel {
         inner_dst: vtep(h2),
+        inner_src: vtep(h1),
         inner: inner(h1.c(1).ip, h2.c(2).ip, FORGED).bytes(),
         ..tunnel(&topology, FORGED)
     };

@@ -131,7 +131,8 @@ fn what_the_wire_brings_is_refused_by_name() {
 
 type Change = fn(&mut Tunnel);
 
-/// What is for somebody else is none of our business: not counted, not touched, and surely not decapsulated.
+/// What is for somebody else is none of our business: not counted, not touched, and surely not decapsulated. What is
+/// for everybody reaches the tunnel device's socket, and its guard.
 #[test]
 fn what_is_for_others_is_left_alone() {
     let topology = bed::hosts(2);
@@ -139,17 +140,17 @@ fn what_is_for_others_is_left_alone() {
     let (injector, mut account) = (from_the_wire(&topology), Account::of(h1));
     let sniffers = [1, 2].map(|n| Sniffer::everywhere(&h1.c(n).ns).unwrap());
     let bridge = Sniffer::on(&h1.ns, harness::host::BRIDGE).unwrap();
-    let others: [(&str, Change); 5] = [
-        ("another MAC", |t| t.eth_dst = [2, 0, 0, 0, 0, 9]),
-        ("everybody's MAC", |t| t.eth_dst = frame::BROADCAST),
-        ("another address", |t| t.dst = "172.16.199.99".parse().unwrap()),
-        ("everybody's address", |t| t.dst = "172.16.199.255".parse().unwrap()),
-        ("another port", |t| t.port = PORT + 1),
+    let others: [(&str, &str, Change); 5] = [
+        ("another MAC", "", |t| t.eth_dst = [2, 0, 0, 0, 0, 9]),
+        ("everybody's MAC", "not_from_uplink", |t| t.eth_dst = frame::BROADCAST),
+        ("another address", "", |t| t.dst = "172.16.199.99".parse().unwrap()),
+        ("everybody's address", "not_from_uplink", |t| t.dst = "172.16.199.255".parse().unwrap()),
+        ("another port", "", |t| t.port = PORT + 1),
     ];
-    for (name, change) in others {
+    for (name, reason, change) in others {
         let mut packet = tunnel(&topology, FORGED);
         change(&mut packet);
-        account.send(name, &injector, &vec![packet.bytes(); COUNT], "");
+        account.send(name, &injector, &vec![packet.bytes(); COUNT], reason);
     }
     let valid = tunnel(&topology, VALID).bytes();
     injector.send(&valid).unwrap();
