@@ -99,10 +99,13 @@ fn judge_sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropRea
 
 /// Whether the fast path takes a packet. What it declines goes to the kernel, which routes it to the
 /// bridge, where `bridge_egress` encapsulates it: with options, an expiring TTL or an oversize packet the
-/// kernel knows what to do and whom to tell.
+/// kernel knows what to do and whom to tell. Fragments go that way all together, though most would fit: where the
+/// host tracks connections, the kernel reassembles those that take the slow path, and would wait in vain for
+/// one that took the fast path.
 #[inline(always)]
 fn fast_path_takes(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel) -> bool {
     frame.ip.version_ihl == Ipv4Header::VERSION_IHL
+        && !frame.ip.is_fragment()
         && frame.ip.ttl > 1
         && wire_len(skb, frame).is_some_and(|len| len <= tunnel.mtu)
 }
