@@ -8,7 +8,7 @@ use harness::{
     container::{Container, docker_mac},
     frame::{self, Ipv4, Tunnel},
     host::Host,
-    traffic::{Frame, Injector, Sniffer, iperf, ping},
+    traffic::{DatagramSocket, Frame, Injector, Sniffer, iperf, ping},
 };
 
 use crate::bed::{
@@ -124,12 +124,25 @@ fn a_tunnel_packet_in_the_hosts_own_name_does_not_leave() {
     let (from, to) = (SocketAddrV4::new(h1.c(2).ip, 50_000), SocketAddrV4::new(h2.ip, PORT));
     let sent = Ipv4::udp(from, to, &forged.payload()).bytes();
     let sent = frame::eth(gateway_mac(h1), frame::mac(&docker_mac(h1.c(2).ip)), frame::IPV4, &sent);
+    // Everything else of its may leave, and in that name.
+    let (address, stranger) = (h2.ip, DatagramSocket::bind(&h1.c(2).ns, h1.c(2).ip, 0).unwrap());
+    let outside = DatagramSocket::bind(&h2.ns, address, PORT + 1).unwrap();
+    let dropped = || [h1, h2].map(|host| host.overlayd().drops().unwrap().values().sum::<u64>());
+    let before: u64 = dropped().iter().sum();
     let arrived = watched(&topology, |injector| {
         for _ in 0..COUNT {
             injector.send(&sent).unwrap();
+            stranger.send(outside.address(), &forged.payload()).unwrap();
+            let heard = outside.receive(bed::SOON).unwrap().unwrap();
+            assert_eq!((heard.from.ip(), heard.payload), (&h1.ip, forged.payload()));
         }
     });
     assert_eq!(arrived, []);
+    assert_eq!(
+        dropped().iter().sum::<u64>(),
+        before + COUNT as u64,
+        "each counted, on the one host or the other"
+    );
 }
 
 /// A vxlan device inside a container, whose peer is a container of the other host.
