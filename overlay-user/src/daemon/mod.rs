@@ -3,6 +3,7 @@
 
 mod announce;
 mod start;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,6 +37,7 @@ use crate::{
     state::{State, StateDir},
     status,
     store::{Health, PeerSubnet, Update},
+    tunnel_devices::TunnelDevices,
 };
 
 /// How often the status is written and what failed is tried again.
@@ -89,6 +91,8 @@ enum Aspect {
     Endpoints,
     /// Peers and routes.
     Routes,
+    /// Tunnel devices.
+    Tunnels,
 }
 
 struct Daemon {
@@ -108,12 +112,15 @@ struct Daemon {
     records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
     next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
     ports: Ports,
+    tunnel_devices: TunnelDevices,
     reconciler: Reconciler,
     health: Health,
     store_synced: u64,
     started: u64,
     /// What is wrong besides the store, one line each; said once.
     troubles: BTreeMap<Aspect, BTreeSet<String>>,
+    /// What is not wrong but should be known.
+    notes: Vec<String>,
 }
 
 impl Daemon {
@@ -242,6 +249,9 @@ impl Daemon {
         if dirty.routes || dirty.local || dirty.next_hops {
             let troubles = self.reconcile().await;
             self.say(Aspect::Routes, troubles);
+        }
+        if dirty.links || dirty.local || dirty.routes {
+            self.follow_tunnels(dirty.local || dirty.routes).await;
         }
         self.write_status();
     }

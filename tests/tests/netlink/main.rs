@@ -8,3 +8,4 @@ mod namespace;
 mod neighbours;
 mod routes;
 mod settings;
+mod tunnels;
