@@ -105,6 +105,19 @@ fn a_tunnel_packet_to_a_hosts_own_address_is_not_unpacked() {
     accounts.into_iter().for_each(Account::close);
 }
 
+/// A packet as it is, with an IP option, and in two fragments, the first of which ends behind the VXLAN header.
+fn evasions(plain: &Ipv4, id: u16) -> Vec<Ipv4> {
+    let option = Ipv4 { options: vec![1; 4], ..plain.clone() };
+    let (first, second) = plain.payload.split_at(24);
+    let part = |flags_fragment, payload: &[u8]| Ipv4 {
+        id,
+        flags_fragment,
+        payload: payload.to_vec(),
+        ..plain.clone()
+    };
+    vec![plain.clone(), option, part(0x2000, first), part(24 / 8, second)]
+}
+
 /// Docker masquerades what containers send to other networks: it leaves with the host's own address, a peer's.
 #[test]
 fn a_tunnel_packet_in_the_hosts_own_name_does_not_leave() {
@@ -122,16 +135,18 @@ fn a_tunnel_packet_in_the_hosts_own_name_does_not_leave() {
         ..tunnel(&topology, FORGED)
     };
     let (from, to) = (SocketAddrV4::new(h1.c(2).ip, 50_000), SocketAddrV4::new(h2.ip, PORT));
-    let sent = Ipv4::udp(from, to, &forged.payload()).bytes();
-    let sent = frame::eth(gateway_mac(h1), frame::mac(&docker_mac(h1.c(2).ip)), frame::IPV4, &sent);
+    let plain = Ipv4::udp(from, to, &forged.payload());
+    let frame = |ip: &Ipv4| {
+        frame::eth(gateway_mac(h1), frame::mac(&docker_mac(h1.c(2).ip)), frame::IPV4, &ip.bytes())
+    };
     // Everything else of its may leave, and in that name.
     let (address, stranger) = (h2.ip, DatagramSocket::bind(&h1.c(2).ns, h1.c(2).ip, 0).unwrap());
     let outside = DatagramSocket::bind(&h2.ns, address, PORT + 1).unwrap();
     let dropped = || [h1, h2].map(|host| host.overlayd().drops().unwrap().values().sum::<u64>());
     let before: u64 = dropped().iter().sum();
     let arrived = watched(&topology, |injector| {
-        for _ in 0..COUNT {
-            injector.send(&sent).unwrap();
+        for id in 0..COUNT as u16 {
+            evasions(&plain, id).iter().for_each(|ip| injector.send(&frame(ip)).unwrap());
             stranger.send(outside.address(), &forged.payload()).unwrap();
             let heard = outside.receive(bed::SOON).unwrap().unwrap();
             assert_eq!((heard.from.ip(), heard.payload), (&h1.ip, forged.payload()));
