@@ -16,3 +16,4 @@ pub mod state;
 pub mod status;
 pub mod store;
 pub mod sysctl;
+pub mod tunnel_devices;

@@ -4,6 +4,7 @@
 mod announce;
 mod peers;
 mod start;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -37,6 +38,7 @@ use crate::{
     state::{State, StateDir},
     status,
     store::{Health, PeerSubnet, Update},
+    tunnel_devices::TunnelDevices,
 };
 
 /// How often the status is written and what failed is tried again.
@@ -90,6 +92,8 @@ enum Aspect {
     Endpoints,
     /// Peers and routes.
     Routes,
+    /// Tunnel devices.
+    Tunnels,
 }
 
 struct Daemon {
@@ -111,12 +115,15 @@ struct Daemon {
     /// The largest outer packet to peers to whom the way carries less than the uplink.
     path_mtus: BTreeMap<Ipv4Addr, u32>,
     ports: Ports,
+    tunnel_devices: TunnelDevices,
     reconciler: Reconciler,
     health: Health,
     store_synced: u64,
     started: u64,
     /// What is wrong besides the store, one line each; said once.
     troubles: BTreeMap<Aspect, BTreeSet<String>>,
+    /// What is not wrong but should be known.
+    notes: Vec<String>,
 }
 
 impl Daemon {
@@ -248,6 +255,9 @@ impl Daemon {
         if dirty.routes || dirty.local || dirty.next_hops {
             let troubles = self.reconcile().await;
             self.say(Aspect::Routes, troubles);
+        }
+        if dirty.links || dirty.local || dirty.routes {
+            self.follow_tunnels(dirty.local || dirty.routes).await;
         }
         self.write_status();
     }

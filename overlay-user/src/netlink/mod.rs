@@ -16,10 +16,12 @@ mod next_hop;
 mod request;
 mod route;
 mod rule;
+mod vni_filter;
+mod vxlan;
 
 use netlink_packet_route::RouteNetlinkMessage;
 
-use self::{error::Cause, request::Requests};
+use self::{error::Cause, request::Requests, vni_filter::TunnelMessage};
 pub use self::{
     error::NetlinkError,
     event::Event,
@@ -30,12 +32,14 @@ pub use self::{
     next_hop::NextHop,
     route::{MAIN_TABLE, OverlayRoute, RouteEntry},
     rule::OverlayRule,
+    vxlan::{TunnelSettings, Vxlan},
 };
 
-/// Requests to the kernel's routing subsystem, in one network namespace. Clones share one socket.
+/// Requests to the kernel's routing subsystem, in one network namespace. Clones share its sockets.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    requests: Requests,
+    requests: Requests<RouteNetlinkMessage>,
+    tunnel_requests: Requests<TunnelMessage>,
 }
 
 impl Netlink {
@@ -47,7 +51,8 @@ impl Netlink {
         let open = |cause| NetlinkError::new("open a routing netlink socket", cause);
         let monitor = Monitor::open().map_err(|error| open(Cause::from(error)))?;
         let requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
-        Ok((Self { requests }, monitor))
+        let tunnel_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests, tunnel_requests }, monitor))
     }
 
     /// Dumps a table and keeps what `select` makes of its entries.

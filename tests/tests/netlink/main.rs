@@ -9,3 +9,4 @@ mod neighbours;
 mod routes;
 mod rules;
 mod settings;
+mod tunnels;
