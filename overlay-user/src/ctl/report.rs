@@ -268,11 +268,11 @@ pub struct Drop {
     pub meaning: &'static str,
 }
 
-/// Reads the drop counters: every reason, zeroes included.
+/// Reads the drop counters: every reason, or the one that is wanted, zeroes included.
 ///
 /// # Errors
 /// [`DatapathError`].
-pub fn drops(maps: &Maps) -> Result<Vec<Drop>, DatapathError> {
+pub fn drops(maps: &Maps, wanted: Option<DropReason>) -> Result<Vec<Drop>, DatapathError> {
     let row = |reason: &DropReason| {
         Ok(Drop {
             reason: reason.name(),
@@ -281,7 +281,8 @@ pub fn drops(maps: &Maps) -> Result<Vec<Drop>, DatapathError> {
             meaning: reason.meaning().trim(),
         })
     };
-    DropReason::ALL.iter().map(row).collect()
+    let is_wanted = |reason: &&DropReason| wanted.is_none_or(|wanted| wanted == **reason);
+    DropReason::ALL.iter().filter(is_wanted).map(row).collect()
 }
 
 fn encap_name(number: u32) -> &'static str {
