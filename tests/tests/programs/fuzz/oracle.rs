@@ -43,7 +43,6 @@ struct Frame<'a> {
     src: [u8; 4],
     dst: [u8; 4],
     header_len: usize,
-    fragment: u16,
 }
 
 /// The MSS that a segment without options fits the overlay with.
@@ -113,8 +112,7 @@ impl<'a> Frame<'a> {
         let (header_len, total) = (usize::from(ip[0] & 15) * 4, word(ip, 2));
         let sound = ip[0] >> 4 == 4 && header_len >= 20 && total >= header_len && 14 + total <= bytes.len();
         let addr = |offset: usize| [ip[offset], ip[offset + 1], ip[offset + 2], ip[offset + 3]];
-        let fragment = word(ip, 6) as u16 & 0x3fff;
-        sound.then(|| Self { bytes, src: addr(12), dst: addr(16), header_len, fragment })
+        sound.then(|| Self { bytes, src: addr(12), dst: addr(16), header_len })
     }
 
     fn mac(&self, offset: usize) -> [u8; 6] {
