@@ -13,7 +13,7 @@ use harness::{
     Topology, binaries, eventually,
     process::{Background, Cmd},
     topology::StoreKind,
-    traffic::{Endpoint, Probe},
+    traffic::{Endpoint, Probe, ping},
     wire,
 };
 use nix::sys::signal::Signal;
@@ -38,7 +38,10 @@ impl Bed {
     fn up() -> Self {
         let topology = Topology::builder().store(StoreKind::Peers).up().unwrap();
         let pins = Pins::new(&topology.h(1).overlayd().config.pin_dir);
-        topology.h(1).c(1).ns.ip(&format!("addr add {FORGED}/32 dev lo")).unwrap();
+        let container = topology.h(1).c(1);
+        container.ns.ip(&format!("addr add {FORGED}/32 dev lo")).unwrap();
+        // The gateway does not answer who asks from a forged address.
+        assert!(ping(&container.ns, topology.h(1).bridge.ip, 1).unwrap().clean());
         Self { topology, pins }
     }
 
@@ -194,7 +197,8 @@ fn a_listener_that_is_killed_is_sampled_for_no_longer() {
 #[test]
 fn it_ends_when_nobody_reads_and_when_overlayd_is_detached() {
     let mut bed = Bed::up();
-    let script = format!("{} | true; echo ${{PIPESTATUS[0]}}", bed.follow().line().split("] ").last().unwrap());
+    let script =
+        format!("{} | true; echo ${{PIPESTATUS[0]}}", bed.follow().line().split("] ").last().unwrap());
     let piped = bed.topology.h(1).ns.cmd("bash").args(["-c", &script]).run().unwrap();
     assert_eq!((piped.stdout.trim(), piped.stderr.as_str()), ("0", ""), "{}", piped.text());
     let wrong = bed.follow().args(["--reason", "nonesuch"]).run().unwrap();

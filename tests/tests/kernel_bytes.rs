@@ -72,7 +72,9 @@ fn packets(src: Ipv4Addr, dst: Ipv4Addr) -> BTreeMap<u16, Vec<u8>> {
     let mut packets = BTreeMap::new();
     for protocol in [1, 6, 17] {
         for size in [0, 1, 13, 64, 511, 1400] {
-            for (tos, flags, ttl) in [(0, 0x40, 64), (0xb8, 0, 64), (1, 0x40, 2), (0x2a, 0, 255), (CE, 0x40, 64)] {
+            for (tos, flags, ttl) in
+                [(0, 0x40, 64), (0xb8, 0, 64), (1, 0x40, 2), (0x2a, 0, 255), (CE, 0x40, 64)]
+            {
                 let id = 1 + packets.len() as u16;
                 let payload = transport(protocol, src, dst, size);
                 let total = u16::try_from(20 + payload.len()).unwrap();
@@ -96,8 +98,7 @@ fn on_the_wire(topology: &Topology, packets: &BTreeMap<u16, Vec<u8>>) -> BTreeMa
     // Who is who on both links is known before the first packet.
     assert!(ping(&container.ns, host.bridge.ip, 1).unwrap().clean());
     assert!(ping(&host.ns, topology.h(2).ip, 1).unwrap().clean());
-    let capture =
-        Capture::start(topology.wire.ns().unwrap(), "h1", PORT, &topology.scope.dir()).unwrap();
+    let capture = Capture::start(topology.wire.ns().unwrap(), "h1", PORT, &topology.scope.dir()).unwrap();
     container.ns.run(|| send(packets)).unwrap();
     let ours = |frame: &Vec<u8>| frame.len() > INNER_IP + 20 - 1 && frame[26..30] == host.ip.octets();
     let seen = || -> BTreeMap<u16, Vec<u8>> {
@@ -111,7 +112,8 @@ fn on_the_wire(topology: &Topology, packets: &BTreeMap<u16, Vec<u8>>) -> BTreeMa
 }
 
 fn send(packets: &BTreeMap<u16, Vec<u8>>) {
-    let socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).unwrap();
+    let socket =
+        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).unwrap();
     for packet in packets.values() {
         let to = SockaddrIn::new(packet[16], packet[17], packet[18], packet[19], 0);
         sendto(socket.as_raw_fd(), packet, &to, MsgFlags::empty()).unwrap();
@@ -153,11 +155,14 @@ fn what_we_send_is_what_the_kernels_device_sends() {
 
     assert_eq!(topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
     let host = topology.h(1);
-    let vtep = KernelVtep::create(host, VNI, PORT).unwrap();
-    let (device, mac) = (&vtep.device, status["vtep_mac"].as_str().unwrap());
-    // What overlayd does: the outer header has DF, TTL 64 and the inner TOS byte.
-    host.ns.ip(&format!("link set {device} type vxlan df set ttl 64 tos inherit")).unwrap();
-    host.ns.ip(&format!("link set {device} address {mac}")).unwrap();
+    let (device, mac) = ("flannel.1", status["vtep_mac"].as_str().unwrap());
+    // What overlayd does: the outer header has DF, TTL 64 and the inner TOS byte, and no UDP checksum.
+    let ip = host.ip;
+    let link =
+        format!("link add {device} address {mac} type vxlan id {VNI} dstport {PORT} local {ip} dev eth0");
+    host.ns.ip(&format!("{link} nolearning noudpcsum df set ttl 64 tos inherit")).unwrap();
+    host.ns.ip(&format!("link set {device} up")).unwrap();
+    let vtep = KernelVtep { device: device.to_owned(), mac: mac.to_owned() };
     vtep.add_peer(host, &Remote { subnet: &subnet, ip: remote, mac: REMOTE_MAC }).unwrap();
     let theirs = on_the_wire(&topology, &packets);
 
@@ -170,8 +175,16 @@ fn what_we_send_is_what_the_kernels_device_sends() {
         }
         if ours != theirs {
             let at = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-            differ.push(format!("packet {id}, from byte {at:?}:\n  ours   {ours:02x?}\n  theirs {theirs:02x?}"));
+            differ.push(format!(
+                "packet {id}, from byte {at:?}:\n  ours   {ours:02x?}\n  theirs {theirs:02x?}"
+            ));
         }
     }
-    assert!(differ.is_empty(), "{} of {}:\n{}", differ.len(), packets.len(), differ[..differ.len().min(3)].join("\n"));
+    assert!(
+        differ.is_empty(),
+        "{} of {}:\n{}",
+        differ.len(),
+        packets.len(),
+        differ[..differ.len().min(3)].join("\n")
+    );
 }

@@ -28,7 +28,8 @@ fn the_corpus_is_judged_as_any_other_input() {
     with_bed(|bed| {
         for path in &paths {
             let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let input = Input::from_file(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let input =
+                Input::from_file(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             bed.reset();
             let mut worker = Worker::new(bed);
             let name = input.name();

@@ -58,8 +58,7 @@ const MACS: [[u8; 6]; 8] = [
 ];
 
 /// Where addresses and protocol numbers stand, in outer and inner headers.
-const IP_ADDRESSES: [usize; 4] =
-    [at::OUTER_IP + 12, at::OUTER_IP + 16, at::INNER_IP + 12, at::INNER_IP + 16];
+const IP_ADDRESSES: [usize; 4] = [at::OUTER_IP + 12, at::OUTER_IP + 16, at::INNER_IP + 12, at::INNER_IP + 16];
 
 /// Changes an input a few times; one in eight stays as it is.
 pub(super) fn mutate(random: &mut Random, input: &mut Input) {
@@ -160,7 +159,8 @@ fn tunnel_header(random: &mut Random, packet: &mut [u8]) {
             write(packet, at::VXLAN + 4, &vni.to_be_bytes()[1..]);
         }
         _ => {
-            let flags = random.pick(&[[8, 0, 0, 0], [0, 0, 0, 0], [0x0c, 0, 0, 0], [0x88, 0, 0, 0], [8, 0, 0, 1]]);
+            let flags =
+                random.pick(&[[8, 0, 0, 0], [0, 0, 0, 0], [0x0c, 0, 0, 0], [0x88, 0, 0, 0], [8, 0, 0, 1]]);
             write(packet, at::VXLAN, &flags);
         }
     }
@@ -180,7 +180,11 @@ fn repair(packet: &mut [u8]) {
         let Some(header) = packet.get(offset..offset + 20) else { continue };
         let header_len = usize::from(header[0] & 15) * 4;
         let (end, tunnel) = (packet.len() - offset, is_tunnel && offset == at::OUTER_IP);
-        if header[0] >> 4 != 4 || header_len < 20 || header_len > end || (!is_tunnel && offset == at::INNER_IP) {
+        if header[0] >> 4 != 4
+            || header_len < 20
+            || header_len > end
+            || (!is_tunnel && offset == at::INNER_IP)
+        {
             continue;
         }
         write(packet, offset + 2, &(end as u16).to_be_bytes());

@@ -54,7 +54,9 @@ pub(super) fn judge(input: &Input, verdict: i32, mark: u32, out: &[u8]) -> Resul
     match (verdict, judgement) {
         (REDIRECT, Never(reason)) => Err(format!("redirected, though {reason}")),
         (REDIRECT, May(expected) | Must(expected)) => expected.compare(mark, out),
-        (NEXT | DROP, Must(_)) => Err(format!("not redirected but {verdict}, though nothing is wrong with it")),
+        (NEXT | DROP, Must(_)) => {
+            Err(format!("not redirected but {verdict}, though nothing is wrong with it"))
+        }
         (NEXT, _) if input.program == TUNNEL => Err("let past, though nothing may pass here".to_owned()),
         (NEXT | DROP, _) => unchanged(input, mark, out),
         _ => Err(format!("verdict {verdict} is none of ours")),
@@ -152,7 +154,11 @@ fn workload(input: &Input) -> Judgement {
         return Never("the source is another's");
     }
     if frame.mac(0) != GATEWAY_MAC {
-        return if on_bridge { Never("it is not for the gateway") } else { local(input, &frame, home.is_some()) };
+        return if on_bridge {
+            Never("it is not for the gateway")
+        } else {
+            local(input, &frame, home.is_some())
+        };
     }
     let Some(peer) = peer_of(frame.dst) else { return Never("no peer has the destination") };
     let ttl = frame.bytes[22];
@@ -234,7 +240,8 @@ fn why_not_accepted(packet: &[u8]) -> Option<&'static str> {
     if packet[..6] != UPLINK_MAC || packet[30..34] != UNDERLAY {
         return Some("it is not for us");
     }
-    if word(packet, 12) != 0x0800 || packet[14] != 0x45 || packet[23] != 17 || word(packet, 20) & 0x3fff != 0 {
+    if word(packet, 12) != 0x0800 || packet[14] != 0x45 || packet[23] != 17 || word(packet, 20) & 0x3fff != 0
+    {
         return Some("it is not plain UDP over IPv4");
     }
     if word(packet, at::OUTER_UDP + 2) != usize::from(PORT_NUMBER) {
