@@ -18,7 +18,7 @@ use overlay_common::{
 use crate::{
     deliver::{self, Destination},
     maps, mss,
-    packet::Skb,
+    packet::{Skb, Tag},
     path_mtu,
     verdict::Verdict,
 };
@@ -40,10 +40,13 @@ pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let mut inner = parse::vxlan_inner(&skb, &outer, node.vtep_mac)?;
     let arrival = Arrival::judge(&skb, sender, &inner, outer.ip.tos)?;
     let bytes = u64::from(inner.total_len.get());
-    if skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err() {
-        return match leave_to_device(&skb, outer.port()) {
-            Verdict::Pass if skb.mark() == mark::FROM_UPLINK => Ok(Verdict::Pass),
-            _ => Err(DropReason::DecapFailed),
+    if arrival.needs_device(&skb, &inner)
+        || skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err()
+    {
+        return if maps::tunnel_device(outer.port()).is_some_and(|device| device.ifindex != 0) {
+            Ok(leave_to_device(&skb, outer.port()))
+        } else {
+            Err(DropReason::DecapFailed)
         };
     }
     skb.outer_checksum_removed();
@@ -80,7 +83,7 @@ pub(crate) fn from_device(ctx: &TcContext) -> Result<Verdict, DropReason> {
 fn tunnel_packet(skb: &Skb<'_>) -> Option<(OuterUdp, &'static Node)> {
     let uplink = maps::uplink(skb.ifindex())?;
     // A tagged frame is another interface's.
-    if !skb.is_for_us() || skb.has_vlan_tag() {
+    if !skb.is_for_us() || skb.untag() != Tag::None {
         return None;
     }
     skb.pull(OUTER_UDP + UdpHeader::LEN);
@@ -161,6 +164,14 @@ impl Arrival {
         let tos = ecn::inner_tos(outer_tos, inner.tos)?;
         let destination = deliver::find(skb, sender.network, inner.dst)?;
         Ok(Self { sender, route, destination, tos })
+    }
+
+    /// True for an aggregate that somebody will cut up again: a socket that wants single datagrams, or a device.
+    /// `bpf_skb_adjust_room` leaves it marked as a tunnel's (before kernel 7.2, and BPF_F_ADJ_ROOM_DECAP_L4_UDP), and
+    /// it would be cut at the wrong places.
+    #[inline(always)]
+    fn needs_device(&self, skb: &Skb<'_>, inner: &Ipv4Header) -> bool {
+        skb.gso_size() != 0 && (inner.protocol != ipv4::PROTOCOL_TCP || !self.destination.ends_here())
     }
 
     /// Hands the packet over, whose inner IP header now stands behind its Ethernet header.

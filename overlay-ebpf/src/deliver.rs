@@ -22,6 +22,14 @@ pub(crate) enum Destination {
     Bridge { bridge: u32, addr: [u8; 4] },
 }
 
+impl Destination {
+    /// True where the packet goes to a stack at once, and not out of a device.
+    #[inline(always)]
+    pub(crate) fn ends_here(&self) -> bool {
+        matches!(self, Self::Endpoint { peer: true, .. } | Self::Host { .. })
+    }
+}
+
 /// Finds a local address.
 ///
 /// # Errors

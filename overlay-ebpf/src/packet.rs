@@ -14,6 +14,15 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use overlay_common::packet::Packet;
 
+/// A frame's VLAN tag (IEEE 802.1Q).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tag {
+    None,
+    /// VLAN id 0: of no VLAN.
+    Priority,
+    Vlan,
+}
+
 /// A packet of the traffic-control hook.
 pub(crate) struct Skb<'a> {
     ctx: &'a TcContext,
@@ -56,11 +65,29 @@ impl<'a> Skb<'a> {
         let _ = self.ctx.change_type(PACKET_HOST);
     }
 
-    /// True for a frame with a VLAN tag: the kernel keeps it beside the packet, where no header shows it.
+    /// Takes a priority tag (VLAN id 0) off, which says nothing about where a frame belongs (IEEE 802.1Q section
+    /// 6.9.1), and tells which tag there is then. The kernel keeps tags beside the packet, where no header shows
+    /// them.
     #[inline(always)]
-    pub(crate) fn has_vlan_tag(&self) -> bool {
+    pub(crate) fn untag(&self) -> Tag {
+        let tag = self.tag();
+        // SAFETY: the context is valid.
+        if tag == Tag::Priority && unsafe { helpers::bpf_skb_vlan_pop(self.ctx.skb.skb) } == 0 {
+            return self.tag();
+        }
+        tag
+    }
+
+    #[inline(always)]
+    fn tag(&self) -> Tag {
+        const VLAN_ID: u32 = 0xfff;
         // SAFETY: as in `ifindex`.
-        unsafe { (*self.ctx.skb.skb).vlan_present != 0 }
+        let (present, tci) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
+        match (present, tci & VLAN_ID) {
+            (0, _) => Tag::None,
+            (_, 0) => Tag::Priority,
+            _ => Tag::Vlan,
+        }
     }
 
     #[inline(always)]

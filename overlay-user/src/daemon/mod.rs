@@ -2,7 +2,9 @@
 //! is told to end.
 
 mod announce;
+mod peers;
 mod start;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,8 +16,8 @@ use aya::maps::{MapData, RingBuf};
 use futures::FutureExt;
 use ipnet::Ipv4Net;
 use overlay_common::{
-    event::{ENDPOINT_MOVED, Event as EndpointEvent},
-    map::{RouteSource, StoreKind, StoreState},
+    event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
+    map::StoreState,
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -32,10 +34,11 @@ use crate::{
     local::Local,
     netlink::{Event, Monitor, Netlink},
     ports::Ports,
-    reconcile::{Reconciler, desired},
+    reconcile::Reconciler,
     state::{State, StateDir},
     status,
     store::{Health, PeerSubnet, Update},
+    tunnel_devices::TunnelDevices,
 };
 
 /// How often the status is written and what failed is tried again.
@@ -89,6 +92,8 @@ enum Aspect {
     Endpoints,
     /// Peers and routes.
     Routes,
+    /// Tunnel devices.
+    Tunnels,
 }
 
 struct Daemon {
@@ -107,13 +112,18 @@ struct Daemon {
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
     records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
     next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
+    /// The largest outer packet to peers to whom the way carries less than the uplink.
+    path_mtus: BTreeMap<Ipv4Addr, u32>,
     ports: Ports,
+    tunnel_devices: TunnelDevices,
     reconciler: Reconciler,
     health: Health,
     store_synced: u64,
     started: u64,
     /// What is wrong besides the store, one line each; said once.
     troubles: BTreeMap<Aspect, BTreeSet<String>>,
+    /// What is not wrong but should be known.
+    notes: Vec<String>,
 }
 
 impl Daemon {
@@ -126,18 +136,21 @@ impl Daemon {
         resync.reset();
         loop {
             let mut dirty = Dirty::default();
-            let mut moved = Vec::new();
+            let mut told = Vec::new();
             tokio::select! {
                 Some(update) = self.updates.recv() => self.take_update(update, &mut dirty),
                 Some(event) = self.monitor.next() => self.take_event(&event, &mut dirty),
                 Ok(mut ready) = self.events.readable_mut() => {
                     while let Some(bytes) = ready.get_inner_mut().next() {
-                        moved.extend(bytemuck::try_pod_read_unaligned::<EndpointEvent>(&bytes).ok());
+                        told.extend(bytemuck::try_pod_read_unaligned::<ProgramEvent>(&bytes).ok());
                     }
                     ready.clear_ready();
+                    dirty.routes = told.iter().any(|event| event.kind == PATH_MTU_CHANGED);
                 }
                 _ = heartbeat.tick() => {
-                    dirty.routes = self.troubles.contains_key(&Aspect::Routes) || self.reconciler.has_leftovers();
+                    dirty.routes = self.troubles.contains_key(&Aspect::Routes)
+                        || self.reconciler.has_leftovers()
+                        || self.path_mtus_changed();
                     dirty.links = self.troubles.contains_key(&Aspect::Links);
                     dirty.endpoints = self.troubles.contains_key(&Aspect::Endpoints);
                     dirty.local = self.troubles.contains_key(&Aspect::Local);
@@ -157,7 +170,7 @@ impl Daemon {
             while let Some(Some(event)) = self.monitor.next().now_or_never() {
                 self.take_event(&event, &mut dirty);
             }
-            self.ask_about_moves(&moved).await;
+            self.ask_about_moves(&told).await;
             self.round(dirty).await;
         }
     }
@@ -209,8 +222,8 @@ impl Daemon {
         }
     }
 
-    async fn ask_about_moves(&mut self, moved: &[EndpointEvent]) {
-        for event in moved.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
+    async fn ask_about_moves(&mut self, told: &[ProgramEvent]) {
+        for event in told.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
             let (maps, netlink) = (&mut self.maps, &self.netlink);
             let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, maps, netlink).await;
             if let Err(error) = asked {
@@ -243,6 +256,9 @@ impl Daemon {
             let troubles = self.reconcile().await;
             self.say(Aspect::Routes, troubles);
         }
+        if dirty.links || dirty.local || dirty.routes {
+            self.follow_tunnels(dirty.local || dirty.routes).await;
+        }
         self.write_status();
     }
 
@@ -252,7 +268,7 @@ impl Daemon {
         match Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await {
             Ok(local) if local == self.local => {}
             Ok(local) => {
-                info!("this host's interfaces have changed");
+                info!(mtu = local.mtu, "this host's interfaces have changed");
                 self.local = local;
                 self.reconciler.resync();
                 self.next_hops.clear();
@@ -260,7 +276,7 @@ impl Daemon {
             }
             Err(error) => return [exit::one_line(&error)].into(),
         }
-        BTreeSet::new()
+        self.local.mtu_trouble(&self.config).into_iter().collect()
     }
 
     async fn follow_links(&mut self) -> BTreeSet<String> {
@@ -272,64 +288,6 @@ impl Daemon {
             Err(error) => Err(error.to_string()),
         };
         synced.err().into_iter().collect()
-    }
-
-    async fn reconcile(&mut self) -> BTreeSet<String> {
-        let Some(records) = self.records.take() else { return BTreeSet::new() };
-        let troubles = self.reconcile_with(&records).await;
-        self.records = Some(records);
-        troubles
-    }
-
-    async fn reconcile_with(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
-        let mut troubles = self.find_next_hops(records).await;
-        let source = match self.announcer.kind() {
-            StoreKind::Etcd => RouteSource::Etcd,
-            StoreKind::File => RouteSource::File,
-        };
-        let next_hop = |ip: Ipv4Addr| self.next_hops.get(&ip).copied().unwrap_or(ip);
-        let (desired, refusals) = desired::fold(&self.local, records, source, next_hop);
-        troubles.extend(refusals);
-        let bridges = self.local.bridge_indexes();
-        match self.reconciler.round(&desired, &bridges, &mut self.maps, &self.netlink).await {
-            Ok(failures) => troubles.extend(failures),
-            Err(error) => drop(troubles.insert(exit::one_line(&error.into()))),
-        }
-        troubles
-    }
-
-    /// Asks the kernel through whom each peer is reached, where that is not known yet.
-    async fn find_next_hops(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
-        let mut troubles = BTreeSet::new();
-        let peers: BTreeSet<Ipv4Addr> = records
-            .values()
-            .map(|record| record.public_ip)
-            .filter(|ip| *ip != self.local.public_ip && *ip != self.local.underlay_ip)
-            .collect();
-        self.next_hops.retain(|ip, _| peers.contains(ip));
-        for ip in peers {
-            if self.next_hops.contains_key(&ip) {
-                continue;
-            }
-            let uplink = &self.local.uplink;
-            match self.netlink.next_hop(ip, None).await {
-                Ok(hop) if hop.local => {
-                    troubles
-                        .insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
-                }
-                // Asked again each round, until the route leads where the packets are sent.
-                Ok(hop) if hop.ifindex != uplink.index => {
-                    troubles.insert(format!(
-                        "the host's route to peer {ip} does not lead through the uplink {}: packets to it are sent \
-                         there all the same; correct the route, or choose another --iface",
-                        uplink.name
-                    ));
-                }
-                Ok(hop) => drop(self.next_hops.insert(ip, hop.gateway.unwrap_or(ip))),
-                Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),
-            }
-        }
-        troubles
     }
 
     /// Logs troubles that are new, and those that are over.

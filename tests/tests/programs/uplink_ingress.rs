@@ -323,6 +323,8 @@ fn trailing_bytes_are_neither_counted_nor_trusted() {
 #[test]
 fn congestion_reaches_the_receiver() {
     const CE: u8 = 0b11;
+    const ECT_0: u8 = 0b10;
+    const ECT_1: u8 = 0b01;
     let mut cases = Vec::new();
     for dscp in [0, 0x2e << 2, 0xfc] {
         for inner_ecn in 0..4 {
@@ -335,6 +337,9 @@ fn congestion_reaches_the_receiver() {
                     // The builder's checksum is the right one for the new byte.
                     (CE, _) => case(&name, packet.bytes())
                         .redirects(delivered(CONTAINER_MAC, &inner(CE)))
+                        .counts(A.id, FromPeer, 1, 84),
+                    (ECT_1, ECT_0) => case(&name, packet.bytes())
+                        .redirects(delivered(CONTAINER_MAC, &inner(ECT_1)))
                         .counts(A.id, FromPeer, 1, 84),
                     _ => arrives(&name, &packet),
                 });

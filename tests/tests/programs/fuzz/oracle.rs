@@ -162,7 +162,7 @@ fn workload(input: &Input) -> Judgement {
     }
     let Some(peer) = peer_of(frame.dst) else { return Never("no peer has the destination") };
     let ttl = frame.bytes[22];
-    if ttl < 2 || frame.header_len != 20 {
+    if ttl < 2 || frame.header_len != 20 || word(&input.packet, 20) & 0x3fff != 0 {
         return Never("the kernel has to answer it");
     }
     if input.gso_size == 0 && frame.bytes.len() - 14 > MTU as usize {
