@@ -291,9 +291,16 @@ fn why_not_delivered(packet: &[u8], peer: &PeerHost) -> Option<&'static str> {
 fn delivered(input: &Input) -> Expected {
     let packet = &input.packet;
     let mut inner = packet[at::INNER_IP..].to_vec();
-    if packet[15] & 3 == 3 {
+    // RFC 6040 section 4.2, figure 4; CE over Not-ECT has been refused.
+    let ecn = match (inner[1] & 3, packet[15] & 3) {
+        (0b00, _) => 0b00,
+        (0b10, 0b01) => 0b01,
+        (_, 0b11) => 0b11,
+        (inner, _) => inner,
+    };
+    if ecn != inner[1] & 3 {
         let before = word(&inner, 0) as u16;
-        inner[1] |= 3;
+        inner[1] = inner[1] & !3 | ecn;
         let sum = updated(word(&inner, 10) as u16, before, word(&inner, 0) as u16);
         inner[10..12].copy_from_slice(&sum.to_be_bytes());
     }
