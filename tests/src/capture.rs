@@ -40,6 +40,12 @@ const FIELDS: [&str; 13] = [
 const GOOD: &str = "1";
 const ABSENT: &str = "3";
 
+/// Bytes of a capture file's header and of each record's, and how the former begins: microseconds, in the byte
+/// order of who wrote it (draft-ietf-opsawg-pcap).
+const PCAP_HEADER: usize = 24;
+const PCAP_RECORD: usize = 16;
+const PCAP_MAGIC: [u8; 4] = 0xa1b2_c3d4_u32.to_ne_bytes();
+
 /// tcpdump at work on one device; it sees both directions.
 #[derive(Debug)]
 pub struct Capture {
@@ -69,6 +75,25 @@ impl Capture {
         let listens = || process.tail(5).contains("listening on");
         eventually("tcpdump listens", SOON, listens).with_context(|| process.tail(5))?;
         Ok(Self { process, file, log, port })
+    }
+
+    /// The frames written so far, as they were on the wire.
+    ///
+    /// # Errors
+    /// The file is no capture.
+    pub fn frames(&self) -> Result<Vec<Vec<u8>>> {
+        let bytes = std::fs::read(&self.file)?;
+        let (header, mut rest) = bytes.split_at_checked(PCAP_HEADER).context("a capture without header")?;
+        ensure!(header.starts_with(&PCAP_MAGIC), "{} is no capture of this machine's", self.file.display());
+        let mut frames = Vec::new();
+        // What tcpdump is still writing is left for the next time.
+        while let Some((record, behind)) = rest.split_at_checked(PCAP_RECORD) {
+            let len = u32::from_ne_bytes([record[8], record[9], record[10], record[11]]);
+            let Some((frame, behind)) = behind.split_at_checked(usize::try_from(len)?) else { break };
+            frames.push(frame.to_vec());
+            rest = behind;
+        }
+        Ok(frames)
     }
 
     /// Ends the capture and decodes it.

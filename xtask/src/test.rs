@@ -91,7 +91,7 @@ fn variables(args: &Args, target: &Path) -> Vec<(&'static str, String)> {
     if args.full {
         variables.push(("OVERLAYD_TEST_FULL", "1".to_owned()));
     }
-    for name in ["PATH", "RUST_BACKTRACE", "RUST_LOG"] {
+    for name in ["OVERLAYD_BUDGET_UPDATE", "PATH", "RUST_BACKTRACE", "RUST_LOG"] {
         variables.extend(env::var(name).ok().map(|value| (name, value)));
     }
     variables

@@ -5,6 +5,7 @@
 
 mod bed;
 mod bridge_egress;
+mod budget;
 mod case;
 mod fuzz;
 mod learning;

@@ -43,7 +43,6 @@ struct Frame<'a> {
     src: [u8; 4],
     dst: [u8; 4],
     header_len: usize,
-    fragment: u16,
 }
 
 /// The MSS that a segment without options fits the overlay with.
@@ -115,8 +114,7 @@ impl<'a> Frame<'a> {
         let (header_len, total) = (usize::from(ip[0] & 15) * 4, word(ip, 2));
         let sound = ip[0] >> 4 == 4 && header_len >= 20 && total >= header_len && 14 + total <= bytes.len();
         let addr = |offset: usize| [ip[offset], ip[offset + 1], ip[offset + 2], ip[offset + 3]];
-        let fragment = word(ip, 6) as u16 & 0x3fff;
-        sound.then(|| Self { bytes, src: addr(12), dst: addr(16), header_len, fragment })
+        sound.then(|| Self { bytes, src: addr(12), dst: addr(16), header_len })
     }
 
     fn mac(&self, offset: usize) -> [u8; 6] {
@@ -164,7 +162,7 @@ fn workload(input: &Input) -> Judgement {
     }
     let Some(peer) = peer_of(frame.dst) else { return Never("no peer has the destination") };
     let ttl = frame.bytes[22];
-    if ttl < 2 || frame.header_len != 20 {
+    if ttl < 2 || frame.header_len != 20 || word(&input.packet, 20) & 0x3fff != 0 {
         return Never("the kernel has to answer it");
     }
     if input.gso_size == 0 && frame.bytes.len() - 14 > MTU as usize {
@@ -293,9 +291,16 @@ fn why_not_delivered(packet: &[u8], peer: &PeerHost) -> Option<&'static str> {
 fn delivered(input: &Input) -> Expected {
     let packet = &input.packet;
     let mut inner = packet[at::INNER_IP..].to_vec();
-    if packet[15] & 3 == 3 {
+    // RFC 6040 section 4.2, figure 4; CE over Not-ECT has been refused.
+    let ecn = match (inner[1] & 3, packet[15] & 3) {
+        (0b00, _) => 0b00,
+        (0b10, 0b01) => 0b01,
+        (_, 0b11) => 0b11,
+        (inner, _) => inner,
+    };
+    if ecn != inner[1] & 3 {
         let before = word(&inner, 0) as u16;
-        inner[1] |= 3;
+        inner[1] = inner[1] & !3 | ecn;
         let sum = updated(word(&inner, 10) as u16, before, word(&inner, 0) as u16);
         inner[10..12].copy_from_slice(&sum.to_be_bytes());
     }
