@@ -8,6 +8,7 @@ pub mod detach;
 pub mod endpoints;
 pub mod exit;
 pub mod local;
+pub mod netfilter;
 pub mod netlink;
 pub mod ports;
 pub mod reconcile;

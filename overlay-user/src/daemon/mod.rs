@@ -2,6 +2,9 @@
 //! is told to end.
 
 mod announce;
+mod netfilter;
+mod notes;
+mod peers;
 mod start;
 
 use std::{
@@ -15,7 +18,7 @@ use futures::FutureExt;
 use ipnet::Ipv4Net;
 use overlay_common::{
     event::{ENDPOINT_MOVED, Event as EndpointEvent},
-    map::{RouteSource, StoreKind, StoreState},
+    map::StoreState,
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -32,7 +35,7 @@ use crate::{
     local::Local,
     netlink::{Event, Monitor, Netlink},
     ports::Ports,
-    reconcile::{Reconciler, desired},
+    reconcile::Reconciler,
     state::{State, StateDir},
     status,
     store::{Health, PeerSubnet, Update},
@@ -114,6 +117,8 @@ struct Daemon {
     started: u64,
     /// What is wrong besides the store, one line each; said once.
     troubles: BTreeMap<Aspect, BTreeSet<String>>,
+    netfilter: netfilter::Watch,
+    notes: BTreeMap<notes::Source, Vec<String>>,
 }
 
 impl Daemon {
@@ -136,7 +141,9 @@ impl Daemon {
                     }
                     ready.clear_ready();
                 }
+                findings = self.netfilter.finished() => self.take_findings(findings, &mut dirty),
                 _ = heartbeat.tick() => {
+                    self.watch_netfilter();
                     dirty.routes = self.troubles.contains_key(&Aspect::Routes) || self.reconciler.has_leftovers();
                     dirty.links = self.troubles.contains_key(&Aspect::Links);
                     dirty.endpoints = self.troubles.contains_key(&Aspect::Endpoints);
@@ -221,6 +228,9 @@ impl Daemon {
 
     /// Brings everything that is dirty back in step.
     async fn round(&mut self, dirty: Dirty) {
+        if dirty.local || dirty.links || dirty.routes {
+            self.netfilter.surroundings_changed();
+        }
         if dirty.local {
             let troubles = self.look_around().await;
             self.say(Aspect::Local, troubles);
@@ -265,71 +275,16 @@ impl Daemon {
 
     async fn follow_links(&mut self) -> BTreeSet<String> {
         let synced = match self.netlink.links().await {
-            Ok(links) => self
-                .ports
-                .sync(&self.local, &links, &mut self.programs, &mut self.maps, &self.pins)
-                .map_err(|error| exit::one_line(&error.into())),
+            Ok(links) => {
+                self.netfilter.follow(&links);
+                let (local, direct) = (&self.local, self.netfilter.local());
+                self.ports
+                    .sync(local, direct, &links, &mut self.programs, &mut self.maps, &self.pins)
+                    .map_err(|error| exit::one_line(&error.into()))
+            }
             Err(error) => Err(error.to_string()),
         };
         synced.err().into_iter().collect()
-    }
-
-    async fn reconcile(&mut self) -> BTreeSet<String> {
-        let Some(records) = self.records.take() else { return BTreeSet::new() };
-        let troubles = self.reconcile_with(&records).await;
-        self.records = Some(records);
-        troubles
-    }
-
-    async fn reconcile_with(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
-        let mut troubles = self.find_next_hops(records).await;
-        let source = match self.announcer.kind() {
-            StoreKind::Etcd => RouteSource::Etcd,
-            StoreKind::File => RouteSource::File,
-        };
-        let next_hop = |ip: Ipv4Addr| self.next_hops.get(&ip).copied().unwrap_or(ip);
-        let (desired, refusals) = desired::fold(&self.local, records, source, next_hop);
-        troubles.extend(refusals);
-        let bridges = self.local.bridge_indexes();
-        match self.reconciler.round(&desired, &bridges, &mut self.maps, &self.netlink).await {
-            Ok(failures) => troubles.extend(failures),
-            Err(error) => drop(troubles.insert(exit::one_line(&error.into()))),
-        }
-        troubles
-    }
-
-    /// Asks the kernel through whom each peer is reached, where that is not known yet.
-    async fn find_next_hops(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
-        let mut troubles = BTreeSet::new();
-        let peers: BTreeSet<Ipv4Addr> = records
-            .values()
-            .map(|record| record.public_ip)
-            .filter(|ip| *ip != self.local.public_ip && *ip != self.local.underlay_ip)
-            .collect();
-        self.next_hops.retain(|ip, _| peers.contains(ip));
-        for ip in peers {
-            if self.next_hops.contains_key(&ip) {
-                continue;
-            }
-            let uplink = &self.local.uplink;
-            match self.netlink.next_hop(ip, None).await {
-                Ok(hop) if hop.local => {
-                    troubles
-                        .insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
-                }
-                // Asked again each round, until the route leads where the packets are sent.
-                Ok(hop) if hop.ifindex != uplink.index => {
-                    troubles.insert(format!(
-                        "the host's route to peer {ip} does not lead through the uplink {}: packets to it are sent \
-                         there all the same; correct the route, or choose another --iface",
-                        uplink.name
-                    ));
-                }
-                Ok(hop) => drop(self.next_hops.insert(ip, hop.gateway.unwrap_or(ip))),
-                Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),
-            }
-        }
-        troubles
     }
 
     /// Logs troubles that are new, and those that are over.
