@@ -71,6 +71,8 @@ drop_reasons! {
     GatewayClaimed = 20, "gateway_claimed";
     /// Tunnel packet that reached the tunnel device by another way than the uplink.
     NotFromUplink = 21, "not_from_uplink";
+    /// Local sender on a port that has as many learned addresses as it may have, or the endpoint table is full.
+    PortFull = 22, "port_full";
 }
 
 impl DropReason {
@@ -118,6 +120,7 @@ mod tests {
             (19, "source_mac_spoofed"),
             (20, "gateway_claimed"),
             (21, "not_from_uplink"),
+            (22, "port_full"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

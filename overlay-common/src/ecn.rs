@@ -1,4 +1,5 @@
-//! Explicit congestion notification across a tunnel (RFC 6040).
+//! Explicit congestion notification across a tunnel (RFC 6040). On the way in, normal mode (section 4.1): the
+//! outer header has the inner one's bits, CE included; all else is about the way out.
 
 use crate::DropReason;
 
@@ -6,17 +7,8 @@ use crate::DropReason;
 pub const MASK: u8 = 0b11;
 /// Not ECN-capable transport.
 pub const NOT_ECT: u8 = 0b00;
-/// ECN-capable transport (0).
-pub const ECT_0: u8 = 0b10;
 /// Congestion experienced.
 pub const CE: u8 = 0b11;
-
-/// The outer TOS byte for an inner one: DSCP kept, ECN copied, CE sent as ECT(0) as the kernel's tunnels do
-/// (`INET_ECN_encapsulate`; the "compatible" ingress of RFC 3168 that RFC 6040 section 4.1 allows).
-#[inline(always)]
-pub const fn outer_tos(inner: u8) -> u8 {
-    if inner & MASK == CE { (inner & !MASK) | ECT_0 } else { inner }
-}
 
 /// The inner TOS byte after the tunnel (RFC 6040 section 4.2, figure 4).
 ///
@@ -37,6 +29,7 @@ mod tests {
 
     #[test]
     fn decapsulation_table() {
+        const ECT_0: u8 = 0b10;
         const ECT_1: u8 = 0b01;
         for dscp in [0, 0x2e << 2] {
             for inner in [NOT_ECT, ECT_0, ECT_1, CE] {
@@ -49,12 +42,5 @@ mod tests {
             assert_eq!(inner_tos(CE, dscp | ECT_1), Ok(dscp | CE));
             assert_eq!(inner_tos(CE, dscp | CE), Ok(dscp | CE));
         }
-    }
-
-    #[test]
-    fn encapsulation_keeps_dscp_and_resets_ce() {
-        assert_eq!(outer_tos(0xb8), 0xb8);
-        assert_eq!(outer_tos(0xb8 | CE), 0xb8 | ECT_0);
-        assert_eq!(outer_tos(0b01), 0b01);
     }
 }

@@ -13,7 +13,7 @@ pub const ENDPOINT_MOVED: u32 = 1;
 pub const PATH_MTU_CHANGED: u32 = 2;
 
 /// One event. All events have this layout; `kind` says which fields count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Event {
     /// [`ENDPOINT_MOVED`] or [`PATH_MTU_CHANGED`].

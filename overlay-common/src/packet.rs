@@ -9,8 +9,12 @@ pub trait Packet {
     /// Bytes in the whole packet, those `read` cannot reach included.
     fn len(&self) -> usize;
 
-    /// Copies a header out, or `None` where the packet ends before it does.
+    /// Copies a header out, or `None` where the packet ends before it does. The offset is a constant, which the
+    /// verifier can follow; only the first bytes of a packet may be within reach.
     fn read<T: Pod>(&self, offset: usize) -> Option<T>;
+
+    /// As [`Packet::read`], from an offset that the packet itself gave. Slower, and reaches every byte.
+    fn read_at<T: Pod>(&self, offset: usize) -> Option<T>;
 }
 
 impl Packet for [u8] {
@@ -21,5 +25,9 @@ impl Packet for [u8] {
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
         let end = offset.checked_add(size_of::<T>())?;
         self.get(offset..end).map(bytemuck::pod_read_unaligned)
+    }
+
+    fn read_at<T: Pod>(&self, offset: usize) -> Option<T> {
+        self.read(offset)
     }
 }

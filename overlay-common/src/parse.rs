@@ -6,8 +6,8 @@ use crate::{
     packet::Packet,
     vni::VniKey,
     wire::{
-        EthHeader, Ipv4Header, UdpHeader, VxlanHeader,
-        eth::ETHERTYPE_IPV4,
+        ArpPacket, EthHeader, Ipv4Header, UdpHeader, VxlanHeader,
+        eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4},
         ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
     },
 };
@@ -60,20 +60,50 @@ pub struct OuterUdp {
     pub udp: UdpHeader,
 }
 
-/// Reads the outer headers of an unfragmented IPv4 UDP datagram without IP options. `None` for everything
-/// else: fragments and options belong to the kernel, which reassembles and judges them.
+impl OuterUdp {
+    /// True where these headers are all there is to judge. Fragments and IP options are the kernel's, which
+    /// reassembles and judges them.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.ip.version_ihl == Ipv4Header::VERSION_IHL && !self.ip.is_fragment()
+    }
+
+    /// The UDP destination port.
+    #[inline(always)]
+    pub const fn port(&self) -> Be16 {
+        self.udp.dst_port
+    }
+}
+
+/// Reads the first 20 bytes of an outer IPv4 header; `None` for everything else.
 #[inline(always)]
-pub fn outer_udp<P: Packet + ?Sized>(packet: &P) -> Option<OuterUdp> {
+pub fn outer_ipv4<P: Packet + ?Sized>(packet: &P) -> Option<Ipv4Header> {
     let eth: EthHeader = packet.read(0)?;
     if eth.ethertype != ETHERTYPE_IPV4 {
         return None;
     }
-    let ip: Ipv4Header = packet.read(L3)?;
-    if ip.version_ihl != Ipv4Header::VERSION_IHL || ip.protocol != PROTOCOL_UDP || ip.is_fragment() {
+    packet.read::<Ipv4Header>(L3).filter(|ip| ip.version_ihl >> 4 == 4)
+}
+
+/// Reads the UDP header behind `ip`, which may be a first fragment or have options. `None` for everything that
+/// shows no UDP ports.
+#[inline(always)]
+pub fn outer_udp<P: Packet + ?Sized>(packet: &P, ip: Ipv4Header) -> Option<OuterUdp> {
+    if ip.protocol != PROTOCOL_UDP || ip.is_later_fragment() {
         return None;
     }
-    let udp: UdpHeader = packet.read(OUTER_UDP)?;
+    let udp = match ip.version_ihl {
+        Ipv4Header::VERSION_IHL => packet.read(OUTER_UDP)?,
+        _ if ip.header_len() > Ipv4Header::LEN => packet.read_at(L3 + ip.header_len())?,
+        _ => return None,
+    };
     Some(OuterUdp { ip, udp })
+}
+
+/// The VXLAN header of a first fragment, if it is all in there: what can be refused now need not be reassembled.
+#[inline(always)]
+pub fn first_vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Option<VxlanHeader> {
+    if outer.ip.version_ihl == Ipv4Header::VERSION_IHL { packet.read(VXLAN) } else { None }
 }
 
 /// Checks the outer lengths and the VXLAN header of a datagram on one of our ports.
@@ -95,35 +125,59 @@ pub fn vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Result<VniKey,
     if header.is_plain() { Ok(VniKey::from_wire(header.vni)) } else { Err(DropReason::VxlanFlags) }
 }
 
-/// Checks the inner frame of a VXLAN packet whose outer lengths [`vxlan`] has checked: addressed to this
-/// VTEP or to broadcast, IPv4, and as long as it says.
+/// Checks the inner frame of a VXLAN packet: see [`inner`]. The outer lengths have been checked by [`vxlan`].
 ///
 /// # Errors
-/// [`DropReason::InnerMalformed`], [`DropReason::InnerDestinationMac`] or [`DropReason::InnerProtocol`].
+/// As [`inner`].
 #[inline(always)]
 pub fn vxlan_inner<P: Packet + ?Sized>(
     packet: &P,
     outer: &OuterUdp,
     vtep_mac: Mac,
 ) -> Result<Ipv4Header, DropReason> {
-    let eth: EthHeader = packet.read(INNER_ETH).ok_or(DropReason::InnerMalformed)?;
+    inner::<P, INNER_ETH>(packet, OUTER_UDP + outer.udp.len.get() as usize, vtep_mac)
+}
+
+/// Checks the frame that starts `ETH` bytes into a packet and was carried by a tunnel up to the byte `end`:
+/// addressed to this VTEP or to broadcast, IPv4, and as long as it says.
+///
+/// # Errors
+/// [`DropReason::InnerMalformed`], [`DropReason::InnerDestinationMac`] or [`DropReason::InnerProtocol`].
+#[inline(always)]
+pub fn inner<P: Packet + ?Sized, const ETH: usize>(
+    packet: &P,
+    end: usize,
+    vtep_mac: Mac,
+) -> Result<Ipv4Header, DropReason> {
+    let eth: EthHeader = packet.read(ETH).ok_or(DropReason::InnerMalformed)?;
     if eth.dst != vtep_mac && eth.dst != Mac::BROADCAST {
         return Err(DropReason::InnerDestinationMac);
     }
     if eth.ethertype != ETHERTYPE_IPV4 {
         return Err(DropReason::InnerProtocol);
     }
-    let ip: Ipv4Header = packet.read(INNER_L3).ok_or(DropReason::InnerMalformed)?;
+    let l3 = ETH + EthHeader::LEN;
+    let ip: Ipv4Header = packet.read(l3).ok_or(DropReason::InnerMalformed)?;
     let total = ip.total_len.get() as usize;
-    let carried = OUTER_UDP + outer.udp.len.get() as usize;
     if ip.version_ihl >> 4 != 4
         || ip.header_len() < Ipv4Header::LEN
         || total < ip.header_len()
-        || INNER_L3 + total > carried
+        || l3 + total > end
     {
         return Err(DropReason::InnerMalformed);
     }
     Ok(ip)
+}
+
+/// The address that a frame claims by ARP to be its sender's own; `None` for any other frame.
+#[inline(always)]
+pub fn arp_sender<P: Packet + ?Sized>(packet: &P) -> Option<[u8; 4]> {
+    let eth: EthHeader = packet.read(0)?;
+    if eth.ethertype != ETHERTYPE_ARP {
+        return None;
+    }
+    let arp: ArpPacket = packet.read(L3)?;
+    Some(arp.sender)
 }
 
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the
@@ -154,14 +208,6 @@ pub fn wire_ip_len<P: Packet + ?Sized>(packet: &P, frame: &Frame, gso_size: u32)
 #[inline(always)]
 pub const fn masked(addr: [u8; 4], mask: [u8; 4]) -> [u8; 4] {
     (u32::from_ne_bytes(addr) & u32::from_ne_bytes(mask)).to_ne_bytes()
-}
-
-impl OuterUdp {
-    /// The UDP destination port.
-    #[inline(always)]
-    pub const fn port(&self) -> Be16 {
-        self.udp.dst_port
-    }
 }
 
 #[cfg(test)]

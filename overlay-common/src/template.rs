@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// TTL of the outer header: the underlay's own hops, as the kernel's tunnels send it.
-const OUTER_TTL: u8 = 64;
+pub const OUTER_TTL: u8 = 64;
 
 /// `BPF_F_ADJ_ROOM_*` flags (`include/uapi/linux/bpf.h`).
 mod room {
@@ -105,6 +105,12 @@ impl VxlanV4 {
     }
 }
 
+/// The inner Ethernet header of a VXLAN template.
+#[inline(always)]
+pub fn inner_eth(template: &[u8; TEMPLATE_BYTES]) -> EthHeader {
+    bytemuck::pod_read_unaligned(&template[INNER_ETH..INNER_L3])
+}
+
 /// What differs from packet to packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -170,6 +176,7 @@ mod tests {
             2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0,
         ];
         assert_eq!(template.len, 64);
+        assert_eq!(bytemuck::bytes_of(&inner_eth(&template.bytes)), &expected[50..64]);
         assert_eq!(bytes[..64], expected);
         assert_eq!(bytes[64..], [0; 32]);
     }

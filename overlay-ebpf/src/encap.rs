@@ -2,36 +2,36 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    DropReason, Mac, checksum, ecn, flow,
+    DropReason, Mac, checksum, flow,
     map::{Direction, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
     mark,
     packet::Packet,
     parse::{self, Frame, L3, masked},
     template::Stamp,
-    wire::Ipv4Header,
+    wire::{EthHeader, Ipv4Header},
 };
 
-use crate::{learn, maps, packet::Skb, verdict::Verdict};
+use crate::{device, learn, local, maps, mss, packet::Skb, verdict::Verdict};
 
 /// A packet that a container sent, seen on its bridge port or on the bridge.
 #[inline(always)]
 pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
-    if is_for_host(&skb, port) {
+    // A tagged frame is for a VLAN of the bridge; the tag would go out on the uplink with it.
+    if is_for_host(&skb, port) || skb.has_vlan_tag() {
         return Ok(Verdict::Pass);
     }
-    skb.pull(L3 + Ipv4Header::LEN);
+    skb.pull(mss::LEN);
+    refuse_gateway_claim(&skb, port)?;
     let Some(frame) = parse::ipv4_frame(&skb) else { return Ok(Verdict::Pass) };
-    let owns_source = sender_owns_source(&skb, port, &frame);
-    // A frame for another MAC address goes to a neighbour of the sender: a router, a VPN, a virtual IP.
+    let sender = judge_sender(&skb, port, &frame);
+    // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
     if frame.eth.dst != port.gateway_mac {
-        return Ok(Verdict::Pass);
+        return Ok(local::deliver(&skb, port, &frame, sender.is_ok()));
     }
     let Some(route) = maps::route(port.vni, frame.ip.dst) else { return Ok(Verdict::Pass) };
-    if !owns_source {
-        return Err(DropReason::SourceSpoofed);
-    }
+    sender?;
     let tunnel = maps::tunnel(route.tunnel)?;
     if !fast_path_takes(&skb, &frame, tunnel) {
         return Ok(Verdict::Pass);
@@ -43,9 +43,9 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
 #[inline(always)]
 pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    skb.pull(L3 + Ipv4Header::LEN);
+    skb.pull(mss::LEN);
     let Some(frame) = parse::ipv4_frame(&skb) else { return Ok(Verdict::Pass) };
-    if frame.eth.dst != Mac::OVERLAY_NEIGHBOUR {
+    if frame.eth.dst != Mac::OVERLAY_NEIGHBOUR || skb.has_vlan_tag() {
         return Ok(Verdict::Pass);
     }
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
@@ -55,14 +55,13 @@ pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
         return Err(DropReason::SourceSpoofed);
     }
     let tunnel = maps::tunnel(route.tunnel)?;
-    if !fits(&skb, &frame, tunnel) {
+    // What cannot be measured here, an aggregate in a nested tunnel say, the kernel has measured against the
+    // route's MTU.
+    if wire_len(&skb, &frame).is_some_and(|len| len > tunnel.mtu) {
         return Err(DropReason::MtuExceeded);
     }
     // Routing has taken the TTL already from what was forwarded, and nothing is due from the host's own.
-    match encap(&skb, &frame, tunnel, Hop::Routed)? {
-        Verdict::Pass => Err(DropReason::EncapFailed),
-        verdict => Ok(verdict),
-    }
+    encap(&skb, &frame, tunnel, Hop::Routed)
 }
 
 /// True for what `uplink_ingress` sends up to the host through the bridge. The mark is taken off again.
@@ -76,38 +75,42 @@ fn is_for_host(skb: &Skb<'_>, port: &Port) -> bool {
     true
 }
 
+/// Refuses who says by ARP, or by the source of a frame, that it is the bridge. No container is.
+#[inline(always)]
+fn refuse_gateway_claim(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
+    let eth: Option<EthHeader> = skb.read(0);
+    let by_mac = eth.is_some_and(|eth| eth.src == port.gateway_mac);
+    let by_arp = parse::arp_sender(skb).is_some_and(|sender| sender == port.gateway);
+    if by_mac || by_arp { Err(DropReason::GatewayClaimed) } else { Ok(()) }
+}
+
 /// Whether the sender may use its source address. On a bridge port the endpoint table knows (and learns);
 /// on the bridge itself only the subnet can be told.
 #[inline(always)]
-fn sender_owns_source(skb: &Skb<'_>, port: &Port, frame: &Frame) -> bool {
+fn judge_sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropReason> {
     if masked(frame.ip.src, port.mask) != port.subnet {
-        return false;
+        return Err(DropReason::SourceSpoofed);
     }
-    port.flags & port_flag::BRIDGE != 0 || learn::sender(skb, port, frame)
+    if frame.ip.src == port.gateway {
+        return Err(DropReason::GatewayClaimed);
+    }
+    if port.flags & port_flag::BRIDGE != 0 { Ok(()) } else { learn::sender(skb, port, frame) }
 }
 
 /// Whether the fast path takes a packet. What it declines goes to the kernel, which routes it to the
-/// bridge, where `bridge_egress` encapsulates it: with fragments, options, an expiring TTL or an oversize
-/// packet the kernel knows what to do and whom to tell.
+/// bridge, where `bridge_egress` encapsulates it: with options, an expiring TTL or an oversize packet the
+/// kernel knows what to do and whom to tell.
 #[inline(always)]
 fn fast_path_takes(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel) -> bool {
     frame.ip.version_ihl == Ipv4Header::VERSION_IHL
-        && !frame.ip.is_fragment()
         && frame.ip.ttl > 1
-        && fits(skb, frame, tunnel)
+        && wire_len(skb, frame).is_some_and(|len| len <= tunnel.mtu)
 }
 
-/// Whether every packet on the wire stays within the tunnel's MTU, and the aggregate's outer length within
-/// the 16 bits of an IP header.
+/// The size of the inner IP packets on the wire; `None` where that cannot be told.
 #[inline(always)]
-fn fits(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel) -> bool {
-    let gso_size = skb.gso_size();
-    if gso_size != 0 {
-        // The transport header tells a segment's size.
-        skb.pull(L3 + Ipv4Header::LEN + 20);
-    }
-    let outer_len = skb.len() - L3 + tunnel.template_len as usize - L3;
-    parse::wire_ip_len(skb, frame, gso_size).is_some_and(|len| len <= tunnel.mtu) && outer_len <= 0xffff
+fn wire_len(skb: &Skb<'_>, frame: &Frame) -> Option<u32> {
+    parse::wire_ip_len(skb, frame, skb.gso_size())
 }
 
 /// Whether this packet still owes the overlay hop its TTL.
@@ -117,22 +120,30 @@ enum Hop {
     Routed,
 }
 
-/// Puts the outer headers in front. A refusal by the kernel comes before anything has changed, and the
-/// packet is passed on untouched.
+/// Puts the outer headers in front. A refusal by the kernel comes before they are there: then the kernel routes
+/// the packet, and what comes back from there refused again goes through the tunnel device.
 #[inline(always)]
 fn encap(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel, hop: Hop) -> Result<Verdict, DropReason> {
     let inner_len = skb.len() - L3;
-    let stamp = Stamp {
-        inner_len: inner_len as u16,
-        tos: ecn::outer_tos(frame.ip.tos),
-        source_port: flow::source_port(skb.flow_hash()),
-    };
     let packets = skb.wire_packets();
     let template_len = tunnel.template_len as usize;
+    if mss::is_syn(skb, &frame.ip) {
+        mss::clamp(skb, tunnel.mtu);
+    }
+    // RFC 6040 section 4.1, normal mode: the outer header has the inner one's ECN bits, CE included.
+    let tos = frame.ip.tos;
+    let outer_len = inner_len + template_len - L3;
+    if outer_len > 0xffff {
+        return through_device(skb, frame, tunnel, hop, packets);
+    }
+    let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(skb.flow_hash()) };
     let mut headers: [u8; TEMPLATE_BYTES] = tunnel.template;
     stamp.apply(&mut headers, template_len, tunnel.checksum);
     if skb.adjust_room(template_len as i32 - L3 as i32, tunnel.room_flags).is_err() {
-        return Ok(Verdict::Pass);
+        return match hop {
+            Hop::Forwarded => Ok(Verdict::Pass),
+            Hop::Routed => through_device(skb, frame, tunnel, hop, packets),
+        };
     }
     skb.store_headers(&headers, tunnel.template_len).map_err(|_| DropReason::EncapFailed)?;
     match hop {
@@ -144,6 +155,24 @@ fn encap(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel, hop: Hop) -> Result<Verd
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
     let [.., a, b, c, d] = tunnel.next_hop.bytes;
     Ok(Verdict::ToNeighbour { ifindex: tunnel.uplink, next_hop: [a, b, c, d] })
+}
+
+/// Leaves the outer headers to the tunnel device.
+#[inline(always)]
+fn through_device(
+    skb: &Skb<'_>,
+    frame: &Frame,
+    tunnel: &Tunnel,
+    hop: Hop,
+    packets: u64,
+) -> Result<Verdict, DropReason> {
+    let bytes = (skb.len() - L3) as u64;
+    if hop == Hop::Forwarded {
+        take_ttl(skb, L3, &frame.ip).map_err(|_| DropReason::EncapFailed)?;
+    }
+    let verdict = device::encap(skb, tunnel, frame.ip.tos)?;
+    maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, bytes);
+    Ok(verdict)
 }
 
 /// Takes one from the TTL of the IP header at `offset`: the overlay is one hop.

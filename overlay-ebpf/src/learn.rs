@@ -2,11 +2,9 @@
 //! interface is gone, and never displaces a live entry; who claims an address that lives on another port is
 //! reported to the daemon, which asks the kernel.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers,
-};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use overlay_common::{
+    DropReason,
     addr::MapIp,
     event::{ENDPOINT_MOVED, Event},
     map::{Endpoint, EndpointKey, EndpointSource, MAX_LEARNED_PER_PORT, Port, endpoint_flag, port_flag},
@@ -14,19 +12,22 @@ use overlay_common::{
     wire::ipv4,
 };
 
-use crate::{maps, packet::Skb};
+use crate::{clock, maps, packet::Skb};
 
 /// Nanoseconds between two updates of an endpoint's `last_seen`.
 const SEEN_INTERVAL: u64 = 1_000_000_000;
 /// Milliseconds between two events of one port.
 const EVENT_INTERVAL: u32 = 100;
 
-/// Whether the sender of a frame, seen on a bridge port, owns the source address, which lies in the
-/// port's subnet. Learns the address if nobody owns it yet.
+/// Whether the sender of a frame, seen on a bridge port, may use its source address, which lies in the port's
+/// subnet. Learns the address if nobody owns it yet.
+///
+/// # Errors
+/// [`DropReason::SourceSpoofed`], [`DropReason::SourceMacSpoofed`] and [`DropReason::PortFull`].
 #[inline(always)]
-pub(crate) fn sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> bool {
+pub(crate) fn sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropReason> {
     let key = EndpointKey { vni: port.vni, ip: MapIp::v4(frame.ip.src) };
-    let now = now();
+    let now = clock::now();
     let Some(known) = maps::ENDPOINTS.get_ptr_mut(key) else {
         return learn(skb, port, frame, key, now, u64::from(BPF_NOEXIST));
     };
@@ -38,32 +39,39 @@ pub(crate) fn sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> bool {
             // SAFETY: as above; a 64-bit store is not torn.
             unsafe { (*known).last_seen = now }
         }
-        return true;
+        return Ok(());
     }
     if ifindex != skb.ifindex() && !skb.device_exists(ifindex) {
         return learn(skb, port, frame, key, now, u64::from(BPF_ANY));
     }
     report_move(skb, port, frame, key);
-    // Another MAC address behind the same port is that container's own affair.
-    ifindex == skb.ifindex()
+    // Who changes its MAC address says so by ARP before it sends, and the daemon hears of it from the kernel.
+    let own_port = ifindex == skb.ifindex();
+    Err(if own_port { DropReason::SourceMacSpoofed } else { DropReason::SourceSpoofed })
 }
 
 /// Enters the sender as an endpoint.
 #[inline(always)]
-fn learn(skb: &Skb<'_>, port: &Port, frame: &Frame, key: EndpointKey, now: u64, flags: u64) -> bool {
+fn learn(
+    skb: &Skb<'_>,
+    port: &Port,
+    frame: &Frame,
+    key: EndpointKey,
+    now: u64,
+    flags: u64,
+) -> Result<(), DropReason> {
     let host_bits = !u32::from_be_bytes(port.mask);
     let host = u32::from_be_bytes(frame.ip.src) & host_bits;
-    // The network and broadcast addresses are nobody's (but /31 has neither, RFC 3021), nor is the gateway
-    // a container's.
+    // The network and broadcast addresses are nobody's (but /31 has neither, RFC 3021).
     let reserved = host_bits > 1 && (host == 0 || host == host_bits);
-    if reserved || frame.ip.src == port.gateway || frame.eth.src.is_multicast() {
-        return false;
+    if reserved || ipv4::is_martian_source(frame.ip.src) {
+        return Err(DropReason::SourceSpoofed);
     }
-    if ipv4::is_multicast_or_broadcast(frame.ip.src) {
-        return false;
+    if frame.eth.src.is_multicast() {
+        return Err(DropReason::SourceMacSpoofed);
     }
     if port.learned >= MAX_LEARNED_PER_PORT {
-        return false;
+        return Err(DropReason::PortFull);
     }
     let endpoint = Endpoint {
         last_seen: now,
@@ -75,10 +83,10 @@ fn learn(skb: &Skb<'_>, port: &Port, frame: &Frame, key: EndpointKey, now: u64, 
     };
     if maps::ENDPOINTS.insert(key, endpoint, flags).is_err() {
         // Somebody was faster, or the table is full: the next packet finds out.
-        return flags == u64::from(BPF_NOEXIST);
+        return if flags == u64::from(BPF_NOEXIST) { Ok(()) } else { Err(DropReason::PortFull) };
     }
     count_learned(skb);
-    true
+    Ok(())
 }
 
 #[inline(always)]
@@ -93,7 +101,7 @@ fn count_learned(skb: &Skb<'_>) {
 /// Tells the daemon that an address speaks from where it is not known to live.
 #[inline(always)]
 fn report_move(skb: &Skb<'_>, port: &Port, frame: &Frame, key: EndpointKey) {
-    let now = (now() / 1_000_000) as u32;
+    let now = (clock::now() / 1_000_000) as u32;
     if now.wrapping_sub(port.last_event_ms) < EVENT_INTERVAL {
         return;
     }
@@ -109,11 +117,4 @@ fn report_move(skb: &Skb<'_>, port: &Port, frame: &Frame, key: EndpointKey) {
         mac: frame.eth.src,
         padding: [0; 2],
     });
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`, with the resolution of a tick (kernel >= 5.11).
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper has no arguments.
-    unsafe { helpers::bpf_ktime_get_coarse_ns() }
 }

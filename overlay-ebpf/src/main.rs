@@ -3,17 +3,29 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
 mod decap;
 #[cfg(target_arch = "bpf")]
 mod deliver;
+#[cfg(target_arch = "bpf")]
+mod device;
 #[cfg(target_arch = "bpf")]
 mod encap;
 #[cfg(target_arch = "bpf")]
 mod learn;
 #[cfg(target_arch = "bpf")]
+mod local;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod mss;
+#[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod path_mtu;
+#[cfg(target_arch = "bpf")]
+mod sample;
 #[cfg(target_arch = "bpf")]
 mod verdict;
 
@@ -21,30 +33,33 @@ mod verdict;
 mod entry {
     use aya_ebpf::{macros::classifier, programs::TcContext};
 
-    use crate::{decap, encap, verdict};
+    use crate::{
+        decap, encap,
+        verdict::{self, Program},
+    };
 
     /// tcx ingress of docker0 and of every bridge port: what containers send.
     #[classifier]
     pub(crate) fn workload_egress(ctx: TcContext) -> i32 {
-        verdict::act(encap::from_workload(&ctx))
+        verdict::act(&ctx, Program::WorkloadEgress, encap::from_workload(&ctx))
     }
 
     /// tcx egress of docker0: what the host sends to peers, and what the fast path left to the kernel.
     #[classifier]
     pub(crate) fn bridge_egress(ctx: TcContext) -> i32 {
-        verdict::act(encap::from_host(&ctx))
+        verdict::act(&ctx, Program::BridgeEgress, encap::from_host(&ctx))
     }
 
     /// tcx ingress of the uplink: what peers send.
     #[classifier]
     pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
-        verdict::act(decap::from_uplink(&ctx))
+        verdict::act(&ctx, Program::UplinkIngress, decap::from_uplink(&ctx))
     }
 
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     #[classifier]
-    pub(crate) fn tunnel_ingress(_ctx: TcContext) -> i32 {
-        verdict::act(Err(overlay_common::DropReason::NotFromUplink))
+    pub(crate) fn tunnel_ingress(ctx: TcContext) -> i32 {
+        verdict::act(&ctx, Program::TunnelIngress, decap::from_device(&ctx))
     }
 
     /// The helpers these programs call are GPL-only.

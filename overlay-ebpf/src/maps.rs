@@ -12,7 +12,7 @@ use overlay_common::{
         Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_NOTES,
         MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note,
         PathMtu, Peer, PeerKey, Port, PrefixV4, Route, SAMPLES_BYTES, Sample, Sampling, Status, Subnet,
-        Traffic, Tunnel, TunnelDevice, Uplink,
+        Traffic, Tunnel, TunnelDevice, Uplink, tunnel_device_flag,
     },
     vni::VniKey,
 };
@@ -45,18 +45,18 @@ static DROPS: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray:
 #[btf_map]
 static EVENTS: RingBuf<Event, EVENTS_BYTES> = RingBuf::new();
 #[btf_map]
-static PATH_MTUS: HashMap<MapIp, PathMtu, MAX_PEERS> = HashMap::new();
+pub(crate) static PATH_MTUS: HashMap<MapIp, PathMtu, MAX_PEERS> = HashMap::new();
 #[btf_map]
 static TUNNEL_DEVICES: HashMap<u32, TunnelDevice, MAX_LISTEN_PORTS> = HashMap::new();
 /// The daemon's; no program touches it.
 #[btf_map]
 static NOTES: Array<Note, MAX_NOTES> = Array::new();
 #[btf_map]
-static SAMPLING: Array<Sampling, 1> = Array::new();
+pub(crate) static SAMPLING: Array<Sampling, 1> = Array::new();
 #[btf_map]
-static SAMPLED: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray::new();
+pub(crate) static SAMPLED: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray::new();
 #[btf_map]
-static SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
+pub(crate) static SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
 
 /// A whole address inside a network, as the tries take it.
 #[inline(always)]
@@ -89,6 +89,13 @@ pub(crate) fn tunnel(id: u32) -> Result<&'static Tunnel, DropReason> {
     TUNNELS.get(id).filter(|tunnel| tunnel.template_len != 0).ok_or(DropReason::NoTunnel)
 }
 
+/// The peer's host, whatever VNI it sends with.
+#[inline(always)]
+pub(crate) fn peer_host(key: PeerKey) -> Option<&'static Peer> {
+    // SAFETY: as in `port`.
+    unsafe { PEERS.get(key) }
+}
+
 /// The peer that sends with this VNI from this address.
 ///
 /// # Errors
@@ -117,11 +124,24 @@ pub(crate) fn node() -> Option<&'static Node> {
     NODE.get(0)
 }
 
-/// True where a UDP port besides the node's own carries tunnels.
+/// True for a UDP port that carries tunnels: the node's own, or another that a peer listens on.
 #[inline(always)]
-pub(crate) fn is_listen_port(port: Be16) -> bool {
+pub(crate) fn is_tunnel_port(node: &Node, port: Be16) -> bool {
     // SAFETY: as in `port`.
-    unsafe { LISTEN_PORTS.get(u32::from(port.get())) }.is_some()
+    node.port == port || unsafe { LISTEN_PORTS.get(u32::from(port.get())) }.is_some()
+}
+
+/// Who holds the socket of a UDP port.
+#[inline(always)]
+pub(crate) fn tunnel_device(port: Be16) -> Option<&'static TunnelDevice> {
+    // SAFETY: as in `port`.
+    unsafe { TUNNEL_DEVICES.get(u32::from(port.get())) }
+}
+
+/// True where a tunnel device that is not ours holds the port's socket, and VNIs that are not ours are its.
+#[inline(always)]
+pub(crate) fn port_is_shared(port: Be16) -> bool {
+    tunnel_device(port).is_some_and(|device| device.flags & tunnel_device_flag::SHARED != 0)
 }
 
 /// Counts a dropped packet.

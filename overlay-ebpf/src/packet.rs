@@ -1,9 +1,14 @@
 //! The packet behind a context: the only pointer arithmetic, and the few helpers that change a packet.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_CSUM_LEVEL_DEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
-    helpers,
+    bindings::{
+        BPF_CSUM_LEVEL_DEC, BPF_F_DONT_FRAGMENT, BPF_F_ZERO_CSUM_TX, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_tunnel_key,
+    },
+    check_bounds_signed, helpers,
     programs::TcContext,
 };
 use bytemuck::Pod;
@@ -41,6 +46,21 @@ impl<'a> Skb<'a> {
     pub(crate) fn is_for_us(&self) -> bool {
         // SAFETY: as in `ifindex`.
         unsafe { (*self.ctx.skb.skb).pkt_type == 0 }
+    }
+
+    /// Has the frame count as addressed to this interface, whatever its MAC address said.
+    #[inline(always)]
+    pub(crate) fn take_as_ours(&self) {
+        const PACKET_HOST: u32 = 0;
+        // It is of a type that may be changed already, or it stays what it is.
+        let _ = self.ctx.change_type(PACKET_HOST);
+    }
+
+    /// True for a frame with a VLAN tag: the kernel keeps it beside the packet, where no header shows it.
+    #[inline(always)]
+    pub(crate) fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 }
     }
 
     #[inline(always)]
@@ -130,6 +150,92 @@ impl<'a> Skb<'a> {
         };
     }
 
+    /// Has the tunnel device that the packet goes to put these outer headers on.
+    #[inline(always)]
+    pub(crate) fn set_tunnel_key(&self, vni: u32, remote: [u8; 4], tos: u8, ttl: u8) -> Result<(), i64> {
+        // SAFETY: plain integers, for which zero is a value.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        key.tunnel_id = vni;
+        // The helper takes the address in host order.
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(remote);
+        (key.tunnel_tos, key.tunnel_ttl) = (tos, ttl);
+        let flags = u64::from(BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT);
+        // SAFETY: the context is valid, and the helper copies the key.
+        let result = unsafe {
+            helpers::bpf_skb_set_tunnel_key(
+                self.ctx.skb.skb,
+                &raw mut key,
+                size_of::<bpf_tunnel_key>() as u32,
+                flags,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(result) }
+    }
+
+    /// The VNI and the outer IPv4 source of a packet that a tunnel device decapsulated.
+    #[inline(always)]
+    pub(crate) fn tunnel_source(&self) -> Option<(u32, [u8; 4])> {
+        // SAFETY: plain integers, for which zero is a value.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        // SAFETY: the context is valid, `key` outlives the call, and its whole size is told.
+        let result = unsafe {
+            helpers::bpf_skb_get_tunnel_key(
+                self.ctx.skb.skb,
+                &raw mut key,
+                size_of::<bpf_tunnel_key>() as u32,
+                0,
+            )
+        };
+        // SAFETY: the helper has filled the key; without BPF_F_TUNINFO_IPV6 it refuses IPv6.
+        (result == 0).then(|| (key.tunnel_id, unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be_bytes()))
+    }
+
+    /// Replaces two bytes of a transport header, and its checksum along with them. Checksums that the hardware or
+    /// the receiver's kernel is still to fill in come out right too.
+    #[inline(always)]
+    pub(crate) fn replace_word(
+        &self,
+        offset: usize,
+        checksum: usize,
+        old: [u8; 2],
+        new: [u8; 2],
+    ) -> Result<(), i64> {
+        const SIZE: u64 = 2;
+        // The checksum adds the header's 16-bit words. Bytes at an odd place belong to two of them, which amounts
+        // to the word with its bytes swapped (RFC 1071 section 2).
+        let word = |[a, b]: [u8; 2]| {
+            let bytes = if (checksum ^ offset) & 1 == 0 { [a, b] } else { [b, a] };
+            u64::from(u16::from_ne_bytes(bytes))
+        };
+        self.ctx.l4_csum_replace(checksum, word(old), word(new), SIZE)?;
+        self.store(offset, &new)
+    }
+
+    /// Copies `len` bytes, 1 to `N`, from any place in the packet to the start of `bytes`.
+    #[inline(always)]
+    pub(crate) fn load_bytes<const N: usize>(
+        &self,
+        offset: usize,
+        bytes: &mut [u8; N],
+        len: usize,
+    ) -> Result<(), i64> {
+        // LLVM knows what the caller's arithmetic can yield and would drop a plain comparison, which the verifier
+        // needs.
+        if !check_bounds_signed(len as i64, 1, N as i64) {
+            return Err(-1);
+        }
+        // SAFETY: `len` bytes of `bytes` are writable, as the check above and the verifier both see.
+        let result = unsafe {
+            helpers::bpf_skb_load_bytes(
+                self.ctx.skb.skb.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                len as u32,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(result) }
+    }
+
     /// False where no interface has this index any more: a redirect to it would be a silent loss.
     #[inline(always)]
     pub(crate) fn device_exists(&self, ifindex: u32) -> bool {
@@ -155,5 +261,20 @@ impl Packet for Skb<'_> {
         }
         // SAFETY: the bytes lie between data and data_end, and any bytes are a `T`.
         Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+    }
+    #[inline(always)]
+    fn read_at<T: Pod>(&self, offset: usize) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes all of `value` or fails.
+        let result = unsafe {
+            helpers::bpf_skb_load_bytes(
+                self.ctx.skb.skb.cast(),
+                offset as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        // SAFETY: as above, and any bytes are a `T`.
+        (result == 0).then(|| unsafe { value.assume_init() })
     }
 }

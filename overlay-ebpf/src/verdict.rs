@@ -3,10 +3,11 @@
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers,
+    programs::TcContext,
 };
 use overlay_common::DropReason;
 
-use crate::maps;
+use crate::{maps, packet::Skb, sample};
 
 /// `TCX_NEXT`: the next program, then the stack, as if we had not been here. clsact knows it as
 /// `TC_ACT_UNSPEC`.
@@ -27,15 +28,25 @@ pub(crate) enum Verdict {
     ToNeighbour { ifindex: u32, next_hop: [u8; 4] },
     /// Straight into the namespace at the other end of a veth.
     ToPeer { ifindex: u32 },
-    /// Out of a bridge port.
+    /// Out of a bridge port or a tunnel device.
     ToPort { ifindex: u32 },
     /// Up into this host's stack, as if it had come in on the bridge.
     ToHost { bridge: u32 },
 }
 
+/// The programs, by their position in [`overlay_common::map::program::ALL`].
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Program {
+    WorkloadEgress = 0,
+    BridgeEgress = 1,
+    UplinkIngress = 2,
+    TunnelIngress = 3,
+}
+
 /// Carries a decision out; the program's return value.
 #[inline(always)]
-pub(crate) fn act(decision: Result<Verdict, DropReason>) -> i32 {
+pub(crate) fn act(ctx: &TcContext, program: Program, decision: Result<Verdict, DropReason>) -> i32 {
     match decision {
         Ok(Verdict::Pass) => NEXT,
         Ok(Verdict::ToNeighbour { ifindex, next_hop }) => {
@@ -60,6 +71,7 @@ pub(crate) fn act(decision: Result<Verdict, DropReason>) -> i32 {
         }
         Err(reason) => {
             maps::count_drop(reason);
+            sample::take(&Skb::new(ctx), program, reason);
             DROP
         }
     }

@@ -27,6 +27,9 @@ pub enum Direction {
 impl Traffic {
     /// Entries of `COUNTERS`.
     pub const CAPACITY: usize = MAX_PEERS * 2;
+    /// The id that no peer has: its [`Direction::ToPeer`] counts what went from container to container on this
+    /// host past the bridge.
+    pub const LOCAL: u32 = 0;
 
     /// The entry for a peer and a direction.
     #[inline(always)]

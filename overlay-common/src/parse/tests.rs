@@ -39,7 +39,7 @@ fn tunnel_packet(inner_dst: Mac) -> Vec<u8> {
 }
 
 fn parse(packet: &[u8]) -> Option<Result<(VniKey, Ipv4Header), DropReason>> {
-    let outer = outer_udp(packet)?;
+    let outer = outer_udp(packet, outer_ipv4(packet)?).filter(OuterUdp::is_plain)?;
     Some(vxlan(packet, &outer).and_then(|vni| Ok((vni, vxlan_inner(packet, &outer, VTEP)?))))
 }
 
@@ -94,6 +94,42 @@ fn fragments_and_options_are_left_to_the_kernel() {
         packet[at] = byte;
         assert_eq!(parse(&packet), None, "byte {at}");
     }
+}
+
+#[test]
+fn ports_of_what_is_left_to_the_kernel() {
+    let port = |packet: &[u8]| {
+        outer_udp(packet, outer_ipv4(packet)?).map(|outer| (outer.is_plain(), outer.port().get()))
+    };
+    let mut first = tunnel_packet(VTEP);
+    first[L3 + 6] = 0x20;
+    assert_eq!(port(&first), Some((false, 4789)));
+    let mut later = first.clone();
+    later[L3 + 7] = 1;
+    assert_eq!(port(&later), None, "what stands there is no UDP header");
+    let mut options = tunnel_packet(VTEP);
+    options[L3] = 0x46;
+    options.splice(OUTER_UDP..OUTER_UDP, [1, 1, 1, 1]);
+    assert_eq!(port(&options), Some((false, 4789)));
+    for len in 0..OUTER_UDP + 4 + UdpHeader::LEN {
+        assert_eq!(port(&options[..len]), None, "cut to {len} bytes");
+    }
+    let mut short = tunnel_packet(VTEP);
+    short[L3] = 0x44;
+    assert_eq!(port(&short), None);
+}
+
+#[test]
+fn arp_claims_are_read() {
+    let mut packet = [0_u8; L3 + ArpPacket::LEN];
+    packet[12..14].copy_from_slice(&[8, 6]);
+    packet[L3 + 14..L3 + 18].copy_from_slice(&[172, 17, 0, 1]);
+    assert_eq!(arp_sender(&packet[..]), Some([172, 17, 0, 1]));
+    for len in 0..packet.len() {
+        assert_eq!(arp_sender(&packet[..len]), None, "cut to {len} bytes");
+    }
+    packet[13] = 0;
+    assert_eq!(arp_sender(&packet[..]), None);
 }
 
 #[test]

@@ -56,6 +56,12 @@ impl Ipv4Header {
         ((self.version_ihl & 0x0f) as usize) * 4
     }
 
+    /// True for a fragment that is not its datagram's first, and so has no transport header.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.flags_fragment.get() & FRAGMENT_OFFSET != 0
+    }
+
     /// True for every fragment of a datagram, the first included.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
@@ -73,6 +79,19 @@ impl Ipv4Header {
 #[inline(always)]
 pub const fn is_multicast_or_broadcast(addr: [u8; 4]) -> bool {
     addr[0] & 0xf0 == 0xe0 || u32::from_be_bytes(addr) == u32::MAX
+}
+
+/// True for addresses that no packet between hosts has as its source (RFC 1122 section 3.2.1.3): 0.0.0.0/8,
+/// loopback, multicast and the reserved addresses above it.
+#[inline(always)]
+pub const fn is_martian_source(addr: [u8; 4]) -> bool {
+    addr[0] == 0 || addr[0] == 127 || addr[0] >= 224
+}
+
+/// True for addresses that no packet between hosts has as its destination: 0.0.0.0/8 and loopback.
+#[inline(always)]
+pub const fn is_martian_destination(addr: [u8; 4]) -> bool {
+    addr[0] == 0 || addr[0] == 127
 }
 
 const _: () = assert!(size_of::<Ipv4Header>() == Ipv4Header::LEN);
@@ -94,6 +113,28 @@ mod tests {
         assert_eq!(header.src, [172, 17, 0, 2]);
         let fragment = Ipv4Header { flags_fragment: Be16::new(FLAG_MF), ..header };
         assert!(fragment.is_fragment());
+    }
+
+    #[test]
+    fn martians() {
+        for addr in [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [240, 0, 0, 1], [255; 4]] {
+            assert!(is_martian_source(addr), "{addr:?}");
+        }
+        for addr in [[1, 0, 0, 1], [10, 0, 0, 1], [126, 255, 0, 1], [128, 0, 0, 1], [223, 255, 255, 254]] {
+            assert!(!is_martian_source(addr) && !is_martian_destination(addr), "{addr:?}");
+        }
+        assert!(is_martian_destination([127, 0, 0, 1]) && is_martian_destination([0; 4]));
+    }
+
+    #[test]
+    fn fragments() {
+        let header = |flags_fragment| Ipv4Header {
+            flags_fragment: Be16::new(flags_fragment),
+            ..Ipv4Header::default()
+        };
+        assert!(header(FLAG_MF).is_fragment() && !header(FLAG_MF).is_later_fragment());
+        assert!(header(1).is_fragment() && header(1).is_later_fragment());
+        assert!(!header(FLAG_DF).is_fragment() && !header(FLAG_DF).is_later_fragment());
     }
 
     #[test]

@@ -1,12 +1,18 @@
 //! The headers on the wire: one file each, `repr(C)` with alignment 1, multi-byte fields big-endian.
 
+pub mod arp;
 pub mod eth;
+pub mod icmp;
 pub mod ipv4;
+pub mod tcp;
 pub mod udp;
 pub mod vxlan;
 
+pub use arp::ArpPacket;
 pub use eth::EthHeader;
+pub use icmp::FragNeededHeader;
 pub use ipv4::Ipv4Header;
+pub use tcp::TcpHeader;
 pub use udp::UdpHeader;
 pub use vxlan::VxlanHeader;
 

@@ -118,6 +118,12 @@ impl Bed {
         for (port, _) in maps.listen_ports().unwrap() {
             maps.delete_listen_port(port).unwrap();
         }
+        for (peer, _) in maps.path_mtus().unwrap() {
+            maps.delete_path_mtu(peer).unwrap();
+        }
+        for (port, _) in maps.tunnel_devices().unwrap() {
+            maps.delete_tunnel_device(port).unwrap();
+        }
         world::fill(maps);
         self.events();
     }

@@ -34,13 +34,13 @@ fn spoken(mac: [u8; 6]) -> Endpoint {
 #[test]
 fn whoever_speaks_is_learned() {
     let to_neighbour = eth(OTHER_MAC, CONTAINER_MAC, IPV4, &Ipv4::udp(NEW, OTHER).bytes());
-    let fragment = from_container(&Ipv4 { flags_fragment: 0x2000, ..Ipv4::udp(NEW, A.container) });
+    let options = from_container(&Ipv4 { options: vec![1; 4], ..Ipv4::udp(NEW, A.container) });
     let to_peer = from_container(&Ipv4::udp(NEW, A.container));
     let of = |name, packet| Case::new(name, WORKLOAD_EGRESS, dev::PORT, packet);
     run_table(&[
         case("towards anywhere", NEW).learns(NEW, spoken(CONTAINER_MAC)),
         of("towards a neighbour on the bridge", to_neighbour).learns(NEW, spoken(CONTAINER_MAC)),
-        of("in a packet left to the kernel", fragment).learns(NEW, spoken(CONTAINER_MAC)),
+        of("in a packet left to the kernel", options).learns(NEW, spoken(CONTAINER_MAC)),
         case("the subnet's first address", [172, 17, 0, 1]).learns([172, 17, 0, 1], spoken(CONTAINER_MAC)),
         case("the subnet's last address", [172, 17, 255, 254])
             .learns([172, 17, 255, 254], spoken(CONTAINER_MAC)),
@@ -141,7 +141,7 @@ fn a_port_learns_so_many_and_no_more() {
     run_table(&[
         case("the last one", NEW).with(learned(MAX_LEARNED_PER_PORT - 1)).learns(NEW, spoken(CONTAINER_MAC)),
         case("one too many", NEW).with(learned(MAX_LEARNED_PER_PORT)),
-        to_a(NEW).with(learned(MAX_LEARNED_PER_PORT)).drops(DropReason::SourceSpoofed),
+        to_a(NEW).with(learned(MAX_LEARNED_PER_PORT)).drops(DropReason::PortFull),
         // Whoever is known stays welcome.
         to_a(CONTAINER)
             .with(learned(MAX_LEARNED_PER_PORT))
@@ -164,7 +164,7 @@ fn one_container_cannot_fill_the_table() {
         }
         assert_eq!(bed.maps.endpoints().unwrap().len() - before, MAX_LEARNED_PER_PORT as usize);
         assert_eq!(verdicts, [(DROP, 744), (REDIRECT, 256)].into());
-        assert_eq!(bed.dropped(DropReason::SourceSpoofed), 744);
+        assert_eq!(bed.dropped(DropReason::PortFull), 744);
     });
 }
 

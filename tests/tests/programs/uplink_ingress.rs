@@ -115,6 +115,7 @@ fn listen_ports_are_heard_besides_the_nodes_own() {
 fn local_addresses_that_no_container_has() {
     let forget = |maps: &mut Maps| maps.delete_subnet(route_key(SUBNET, 16)).unwrap();
     let outside = |name: &str, dst| drops(name, &to(dst), DropReason::NotLocal);
+    let martian = |name: &str, dst| drops(name, &to(dst), DropReason::InnerMartian);
     let group = |name: &str, dst| drops(name, &to(dst), DropReason::InnerMulticast);
     run_table(&[
         group("directed broadcast", BROADCAST),
@@ -125,8 +126,8 @@ fn local_addresses_that_no_container_has() {
         outside("the sender's own subnet", [172, 27, 0, 10]),
         outside("another peer's subnet", B.container),
         outside("our own underlay address", UNDERLAY),
-        outside("loopback", [127, 0, 0, 1]),
-        outside("the unspecified address", [0; 4]),
+        martian("loopback", [127, 0, 0, 1]),
+        martian("the unspecified address", [0; 4]),
         outside("no subnet any more", NEW).with(forget),
         // What is entered as an endpoint is believed without asking for the subnet.
         arrives("an endpoint without subnet", &packet()).with(forget),
@@ -165,6 +166,9 @@ fn a_peer_speaks_for_its_own_subnets_only() {
     let from = |name: &str, src: Addr| {
         drops(name, &from_peer(&A, Ipv4::udp(src, CONTAINER).bytes()), DropReason::InnerSource)
     };
+    let martian = |name: &str, src: Addr| {
+        drops(name, &from_peer(&A, Ipv4::udp(src, CONTAINER).bytes()), DropReason::InnerMartian)
+    };
     let carve = |maps: &mut Maps| {
         let route = maps.routes().unwrap().into_iter().find(|(_, route)| route.peer == B.id).unwrap().1;
         maps.put_route(route_key(A.container, 24), route).unwrap();
@@ -176,10 +180,15 @@ fn a_peer_speaks_for_its_own_subnets_only() {
         from("no one's", [8, 8, 8, 8]),
         from("its underlay address", A.underlay),
         from("our underlay address", UNDERLAY),
-        from("loopback", [127, 0, 0, 1]),
-        from("multicast", [224, 0, 0, 1]),
-        from("broadcast", [255; 4]),
-        from("the unspecified address", [0; 4]),
+        martian("loopback", [127, 0, 0, 1]),
+        martian("multicast", [224, 0, 0, 1]),
+        martian("broadcast", [255; 4]),
+        martian("the unspecified address", [0; 4]),
+        martian("0.0.0.0/8", [0, 1, 2, 3]),
+        martian("a martian that a peer announced", [127, 0, 0, 1]).with(|maps| {
+            let route = maps.routes().unwrap().into_iter().find(|(_, route)| route.peer == A.id).unwrap().1;
+            maps.put_route(route_key([127, 0, 0, 0], 8), route).unwrap();
+        }),
         // The longest prefix says whose it is.
         from("a part of its subnet that belongs to another", A.container).with(carve),
         from("its subnet was withdrawn", A.container)

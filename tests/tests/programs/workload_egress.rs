@@ -59,6 +59,8 @@ fn routed_packets_are_encapsulated() {
         reaches("without DF the outer DF stays", &A, &Ipv4 { flags_fragment: 0, ..to_a.clone() }),
         reaches("TCP", &A, &Ipv4 { protocol: TCP, payload: tcp(1, 2, 32, b"x"), ..to_a.clone() }),
         reaches("nothing but a header", &A, &bare),
+        reaches("a first fragment", &A, &Ipv4 { flags_fragment: 0x2000, ..to_a.clone() }),
+        reaches("a later fragment", &A, &Ipv4 { flags_fragment: 0x0001, ..to_a.clone() }),
         case("a minimal frame's padding travels along", padded)
             .tunnels(to_peer(&A, 0, padded_inner))
             .counts(A.id, ToPeer, 1, 46),
@@ -101,14 +103,15 @@ fn every_ttl_leaves_a_right_checksum() {
 }
 
 #[test]
-fn dscp_is_kept_and_congestion_is_not_copied_outwards() {
+fn dscp_and_ecn_are_copied_outwards() {
     let mut cases = Vec::new();
     for dscp in [0, 0x2e, 0x3f] {
-        for (ecn, outer_ecn) in [(0b00, 0b00), (0b01, 0b01), (0b10, 0b10), (0b11, 0b10)] {
+        // RFC 6040 section 4.1, normal mode.
+        for ecn in 0..4 {
             let ip = Ipv4 { tos: dscp << 2 | ecn, ..Ipv4::udp(CONTAINER, A.container) };
             cases.push(
                 case(&format!("DSCP {dscp:#x}, ECN {ecn:#b}"), from_container(&ip))
-                    .tunnels(to_peer(&A, dscp << 2 | outer_ecn, hop(&ip)))
+                    .tunnels(to_peer(&A, dscp << 2 | ecn, hop(&ip)))
                     .counts(A.id, ToPeer, 1, 84),
             );
         }
@@ -135,8 +138,13 @@ fn what_is_not_ours_passes_untouched() {
             eth(GATEWAY_MAC, CONTAINER_MAC, 0x8100, &[&[0, 5, 8, 0], &ip[..]].concat()),
         ),
         case("IP options", from_container(&Ipv4 { options: vec![1; 4], ..to_a.clone() })),
-        case("first fragment", from_container(&Ipv4 { flags_fragment: 0x2000, ..to_a.clone() })),
-        case("later fragment", from_container(&Ipv4 { flags_fragment: 0x0001, ..to_a.clone() })),
+        case(
+            "a fragment over the MTU",
+            from_container(&Ipv4 {
+                flags_fragment: 0x2000,
+                ..Ipv4::sized(CONTAINER, A.container, MTU as usize + 1)
+            }),
+        ),
         case("TTL 1", from_container(&Ipv4 { ttl: 1, ..to_a.clone() })),
         case("TTL 0", from_container(&Ipv4 { ttl: 0, ..to_a.clone() })),
         case("a byte over the MTU", from_container(&Ipv4::sized(CONTAINER, A.container, MTU as usize + 1))),
@@ -177,28 +185,34 @@ fn senders_are_held_to_their_own_addresses() {
     let from = |src| from_container(&Ipv4::udp(src, A.container));
     let spoofed = |name: &str, src| case(name, from(src)).drops(DropReason::SourceSpoofed);
     let claims_other = moved_event(dev::PORT, OTHER, CONTAINER_MAC);
-    let claims_gateway = moved_event(dev::PORT, GATEWAY, CONTAINER_MAC);
     run_table(&[
         spoofed("outside the subnet", [172, 18, 0, 2]),
         spoofed("in a peer's subnet", B.container),
         spoofed("the unspecified address", [0; 4]),
         spoofed("another live port's address", OTHER).tells(claims_other.clone()),
-        spoofed("the gateway's address", GATEWAY).tells(claims_gateway),
-        spoofed("the gateway's address, which nobody entered", GATEWAY)
+        case("the gateway's address", from(GATEWAY)).drops(DropReason::GatewayClaimed),
+        case("the gateway's address, which nobody entered", from(GATEWAY))
+            .drops(DropReason::GatewayClaimed)
             .with(|maps| maps.delete_endpoint(endpoint_key(GATEWAY)).unwrap()),
+        case("the gateway's address, on the bridge", from(GATEWAY))
+            .drops(DropReason::GatewayClaimed)
+            .on(dev::BRIDGE),
         spoofed("outside the subnet, on the bridge", [172, 18, 0, 2]).on(dev::BRIDGE),
         // Without a route it is none of our business what becomes of it, but the daemon hears of the claim.
         case("another's address, no route", from_container(&Ipv4::udp(OTHER, [8, 8, 8, 8])))
             .tells(claims_other),
         case("outside the subnet, no route", from_container(&Ipv4::udp([172, 18, 0, 2], [8, 8, 8, 8]))),
-        // A MAC address more behind the same port is the container's own affair.
         case(
             "its own address from another MAC",
             eth(GATEWAY_MAC, OTHER_MAC, IPV4, &Ipv4::udp(CONTAINER, A.container).bytes()),
         )
-        .tunnels(to_peer(&A, 0, hop(&Ipv4::udp(CONTAINER, A.container))))
-        .counts(A.id, ToPeer, 1, 84)
+        .drops(DropReason::SourceMacSpoofed)
         .tells(moved_event(dev::PORT, CONTAINER, OTHER_MAC)),
+        case(
+            "a new address from a multicast MAC",
+            eth(GATEWAY_MAC, [1, 0, 0x5e, 0, 0, 1], IPV4, &Ipv4::udp(NEW, A.container).bytes()),
+        )
+        .drops(DropReason::SourceMacSpoofed),
     ]);
 }
 

@@ -38,6 +38,8 @@ pub(crate) const VTEP_MAC: Mac = [0x06, 0x11, 0x22, 0x33, 0x44, 0x55];
 pub(crate) const OVERLAY_NEIGHBOUR: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0xfe];
 /// The mark of what goes up to the host ("ovl1").
 pub(crate) const TO_HOST_MARK: u32 = 0x6f76_6c31;
+/// What `uplink_ingress` marks what it leaves to the tunnel device with.
+pub(crate) const FROM_UPLINK_MARK: u32 = 0x6f76_6c32;
 
 pub(crate) const SUBNET: Addr = [172, 17, 0, 0];
 pub(crate) const BROADCAST: Addr = [172, 17, 255, 255];

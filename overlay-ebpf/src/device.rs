@@ -1,0 +1,26 @@
+//! The tunnel device, the kernel's own VXLAN: what `bpf_skb_adjust_room` refuses goes through it.
+
+use overlay_common::{
+    DropReason,
+    map::Tunnel,
+    template::{self, OUTER_TTL},
+};
+
+use crate::{maps, packet::Skb, verdict::Verdict};
+
+/// Has the tunnel device encapsulate a packet. It cuts aggregates up before, so that nested tunnels and
+/// aggregates whose outer length no header could hold get through.
+///
+/// # Errors
+/// [`DropReason::EncapFailed`] where there is no such device for the tunnel's port, or the packet cannot be
+/// written.
+#[inline(always)]
+pub(crate) fn encap(skb: &Skb<'_>, tunnel: &Tunnel, tos: u8) -> Result<Verdict, DropReason> {
+    let device = maps::tunnel_device(tunnel.port).filter(|device| device.ifindex != 0);
+    let ifindex = device.ok_or(DropReason::EncapFailed)?.ifindex;
+    skb.store(0, &template::inner_eth(&tunnel.template)).map_err(|_| DropReason::EncapFailed)?;
+    let [.., a, b, c, d] = tunnel.remote.bytes;
+    skb.set_tunnel_key(tunnel.vni.get(), [a, b, c, d], tos, OUTER_TTL)
+        .map_err(|_| DropReason::EncapFailed)?;
+    Ok(Verdict::ToPort { ifindex })
+}

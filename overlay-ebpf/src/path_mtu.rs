@@ -1,0 +1,48 @@
+//! Path MTU discovery (RFC 1191) for the tunnels: a router's word that a tunnel packet was too large is noted,
+//! and the daemon told, which gives the tunnels and the kernel's routes to that peer the smaller MTU. The sender
+//! learns of it with its next packet, from the kernel.
+
+use overlay_common::{
+    addr::MapIp,
+    event::{Event, PATH_MTU_CHANGED},
+    map::{PATH_MTU_LIFETIME, PathMtu, PeerKey},
+    path_mtu::{self, FragNeeded},
+    vni::VniKey,
+    wire::Ipv4Header,
+};
+
+use crate::{clock, maps, packet::Skb};
+
+/// Nanoseconds after which the same word is worth an event again: routers repeat it for every packet.
+const REPEAT_AFTER: u64 = 1_000_000_000;
+
+/// Looks at an ICMP packet for this host. The kernel gets it in any case.
+#[inline(always)]
+pub(crate) fn learn(skb: &Skb<'_>, ip: &Ipv4Header, ours: [u8; 4]) {
+    skb.pull(path_mtu::LEN);
+    let Some(told) = path_mtu::frag_needed(skb, ip, ours) else { return };
+    let key = PeerKey { vni: VniKey::NONE, ip: MapIp::v4(told.peer) };
+    let ours = maps::node().is_some_and(|node| maps::is_tunnel_port(node, told.port));
+    if ours && maps::peer_host(key).is_some() {
+        note(skb, key.ip, &told);
+    }
+}
+
+#[inline(always)]
+fn note(skb: &Skb<'_>, ip: MapIp, told: &FragNeeded) {
+    let now = clock::now();
+    let mut fresh = true;
+    // SAFETY: entries are preallocated; a torn read at worst delays one note.
+    if let Some(known) = unsafe { maps::PATH_MTUS.get(ip) } {
+        let age = now.wrapping_sub(known.told);
+        // Another router's larger MTU does not lift the smaller one; time does.
+        if known.mtu < told.mtu && age < PATH_MTU_LIFETIME {
+            return;
+        }
+        fresh = known.mtu != told.mtu || age > REPEAT_AFTER;
+    }
+    let entry = PathMtu { told: now, mtu: told.mtu, padding: [0; 4] };
+    if fresh && maps::PATH_MTUS.insert(ip, entry, 0).is_ok() {
+        maps::send_event(&Event { kind: PATH_MTU_CHANGED, ifindex: skb.ifindex(), ip, ..Event::default() });
+    }
+}
