@@ -18,7 +18,7 @@ use crate::{
     netlink::Link,
 };
 
-/// How often the rules are read where the kernel does not tell that they have changed: the older ip_tables.
+/// How often the rules are read where the kernel does not tell that they have changed: the older ip_tables and ebtables.
 const LEGACY: Duration = Duration::from_secs(10);
 
 /// What is known of netfilter.
@@ -68,7 +68,7 @@ impl Watch {
             self.kernel = Kernel::open().ok();
         }
         let sign = self.kernel.as_ref().map(Kernel::sign);
-        let legacy = sign.as_ref().is_none_or(|sign| sign.legacy);
+        let legacy = sign.as_ref().is_none_or(Sign::is_blind);
         let old = self.read_at.is_none_or(|at| at.elapsed() >= LEGACY);
         let reread = self.read_at.is_none() || sign != self.sign || (legacy && old);
         let moved = around.as_ref().is_some_and(|around| *around != self.around);

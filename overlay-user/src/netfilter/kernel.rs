@@ -29,6 +29,8 @@ const ATTRIBUTE: usize = 4;
 
 /// Of this thread's network namespace, which is the daemon's.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+/// Absent where nothing is a module; the older ebtables always is one in distributions.
+const MODULES: &str = "/proc/modules";
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// A state of netfilter. As long as it is the same, so are the rules of nftables; the legacy tables have no such sign.
@@ -37,9 +39,18 @@ pub struct Sign {
     /// nftables' generation; `None` where the kernel has no nftables.
     generation: Option<u32>,
     /// Whether there are tables of the older ip_tables.
-    pub legacy: bool,
+    pub(super) legacy: bool,
+    /// Whether the older ebtables is loaded.
+    pub(super) ebtables: bool,
     /// Whether what a bridge forwards meets iptables.
-    pub bridge_calls_iptables: bool,
+    pub(super) bridge_calls_iptables: bool,
+}
+
+impl Sign {
+    /// Whether there may be rules whose changes it does not tell.
+    pub fn is_blind(&self) -> bool {
+        self.legacy || self.ebtables
+    }
 }
 
 /// A base chain of nftables, iptables' own included.
@@ -74,6 +85,7 @@ impl Kernel {
         Sign {
             generation: self.generation().ok().flatten(),
             legacy: fs::read_to_string(LEGACY_TABLES).is_ok_and(|names| !names.trim().is_empty()),
+            ebtables: fs::read_to_string(MODULES).is_ok_and(|modules| has_ebtables(&modules)),
             bridge_calls_iptables: fs::read_to_string(BRIDGE_CALLS).is_ok_and(|on| on.trim() != "0"),
         }
     }
@@ -125,6 +137,11 @@ impl Kernel {
             }
         }
     }
+}
+
+fn has_ebtables(modules: &str) -> bool {
+    let tables = ["ebtable_filter ", "ebtable_nat ", "ebtable_broute "];
+    modules.lines().any(|line| tables.iter().any(|table| line.starts_with(table)))
 }
 
 fn request(kind: u16, flags: u16) -> Vec<u8> {
@@ -231,6 +248,12 @@ mod tests {
         }
         assert!(split(&[0xff; 64]).is_empty());
         assert_eq!(refusal(&(-22i32).to_ne_bytes()).kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn ebtables_is_there_with_one_of_its_tables() {
+        assert!(has_ebtables("veth 1 0 - Live\nebtable_nat 16384 0 - Live 0x0\n"));
+        assert!(!has_ebtables("ebtables 45056 0 - Live 0x0\nebt_ip 1 0\n"));
     }
 
     /// Unprivileged in a namespace without rules, root elsewhere: either way the kernel answers at once.
