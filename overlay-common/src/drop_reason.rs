@@ -73,6 +73,8 @@ drop_reasons! {
     NotFromUplink = 21, "not_from_uplink";
     /// Local sender on a port that has as many learned addresses as it may have, or the endpoint table is full.
     PortFull = 22, "port_full";
+    /// Local sender addresses a tunnel packet of its own to a peer's host, where it would arrive in this host's name.
+    TunnelForged = 23, "tunnel_forged";
 }
 
 impl DropReason {
@@ -121,6 +123,7 @@ mod tests {
             (20, "gateway_claimed"),
             (21, "not_from_uplink"),
             (22, "port_full"),
+            (23, "tunnel_forged"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

@@ -80,7 +80,7 @@ pub(crate) fn from_device(ctx: &TcContext) -> Result<Verdict, DropReason> {
 fn tunnel_packet(skb: &Skb<'_>) -> Option<(OuterUdp, &'static Node)> {
     let uplink = maps::uplink(skb.ifindex())?;
     // A tagged frame is another interface's.
-    if !skb.is_for_us() || skb.has_vlan_tag() {
+    if !skb.is_for_us() || !skb.untag() {
         return None;
     }
     skb.pull(OUTER_UDP + UdpHeader::LEN);

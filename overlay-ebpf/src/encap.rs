@@ -2,12 +2,15 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    DropReason, Mac, checksum, flow,
-    map::{Direction, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
+    DropReason, Mac,
+    addr::MapIp,
+    checksum, flow,
+    map::{Direction, PeerKey, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
     mark,
     packet::Packet,
     parse::{self, Frame, L3, masked},
     template::Stamp,
+    vni::VniKey,
     wire::{EthHeader, Ipv4Header},
 };
 
@@ -19,7 +22,7 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
     // A tagged frame is for a VLAN of the bridge; the tag would go out on the uplink with it.
-    if is_for_host(&skb, port) || skb.has_vlan_tag() {
+    if is_for_host(&skb, port) || !skb.untag() {
         return Ok(Verdict::Pass);
     }
     skb.pull(mss::LEN);
@@ -30,7 +33,9 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
     if frame.eth.dst != port.gateway_mac {
         return Ok(local::deliver(&skb, port, &frame, sender.is_ok()));
     }
-    let Some(route) = maps::route(port.vni, frame.ip.dst) else { return Ok(Verdict::Pass) };
+    let Some(route) = maps::route(port.vni, frame.ip.dst) else {
+        return refuse_forged_tunnel(&skb, &frame).map(|()| Verdict::Pass);
+    };
     sender?;
     let tunnel = maps::tunnel(route.tunnel)?;
     if !fast_path_takes(&skb, &frame, tunnel) {
@@ -45,7 +50,7 @@ pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     skb.pull(mss::LEN);
     let Some(frame) = parse::ipv4_frame(&skb) else { return Ok(Verdict::Pass) };
-    if frame.eth.dst != Mac::OVERLAY_NEIGHBOUR || skb.has_vlan_tag() {
+    if frame.eth.dst != Mac::OVERLAY_NEIGHBOUR {
         return Ok(Verdict::Pass);
     }
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
@@ -84,6 +89,17 @@ fn refuse_gateway_claim(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
     if by_mac || by_arp { Err(DropReason::GatewayClaimed) } else { Ok(()) }
 }
 
+/// Refuses tunnel packets that a container makes itself for a peer's host. The host's own NAT would let them leave
+/// with this host's address, and the peer would believe what is in them. To containers of a peer they are
+/// packets like any other.
+#[inline(always)]
+fn refuse_forged_tunnel(skb: &Skb<'_>, frame: &Frame) -> Result<(), DropReason> {
+    let Some(outer) = parse::outer_udp(skb, frame.ip) else { return Ok(()) };
+    let key = PeerKey { vni: VniKey::NONE, ip: MapIp::v4(frame.ip.dst) };
+    let is_tunnel = maps::node().is_some_and(|node| maps::is_tunnel_port(node, outer.port()));
+    if is_tunnel && maps::peer_host(key).is_some() { Err(DropReason::TunnelForged) } else { Ok(()) }
+}
+
 /// Whether the sender may use its source address. On a bridge port the endpoint table knows (and learns);
 /// on the bridge itself only the subnet can be told.
 #[inline(always)]
@@ -99,10 +115,13 @@ fn judge_sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropRea
 
 /// Whether the fast path takes a packet. What it declines goes to the kernel, which routes it to the
 /// bridge, where `bridge_egress` encapsulates it: with options, an expiring TTL or an oversize packet the
-/// kernel knows what to do and whom to tell.
+/// kernel knows what to do and whom to tell. Fragments go that way all together, though most would fit: where the
+/// host tracks connections, the kernel reassembles those that take the slow path, and would wait in vain for
+/// one that took the fast path.
 #[inline(always)]
 fn fast_path_takes(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel) -> bool {
     frame.ip.version_ihl == Ipv4Header::VERSION_IHL
+        && !frame.ip.is_fragment()
         && frame.ip.ttl > 1
         && wire_len(skb, frame).is_some_and(|len| len <= tunnel.mtu)
 }

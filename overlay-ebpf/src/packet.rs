@@ -56,11 +56,18 @@ impl<'a> Skb<'a> {
         let _ = self.ctx.change_type(PACKET_HOST);
     }
 
-    /// True for a frame with a VLAN tag: the kernel keeps it beside the packet, where no header shows it.
+    /// Takes a priority tag (VLAN id 0) off, which says nothing about where a frame belongs (IEEE 802.1Q section
+    /// 6.9.1); the kernel keeps tags beside the packet, where no header shows them. False for a frame of a VLAN.
     #[inline(always)]
-    pub(crate) fn has_vlan_tag(&self) -> bool {
+    pub(crate) fn untag(&self) -> bool {
+        const VLAN_ID: u32 = 0xfff;
         // SAFETY: as in `ifindex`.
-        unsafe { (*self.ctx.skb.skb).vlan_present != 0 }
+        let (present, tci) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
+        if present == 0 {
+            return true;
+        }
+        // SAFETY: the context is valid.
+        tci & VLAN_ID == 0 && unsafe { helpers::bpf_skb_vlan_pop(self.ctx.skb.skb) } == 0
     }
 
     #[inline(always)]

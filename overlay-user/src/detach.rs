@@ -1,5 +1,5 @@
-//! Removing every trace: the announcement first, so that peers stop sending; then links, programs, maps,
-//! routes, neighbours and settings; the state directory last, since it tells a second try what is left.
+//! Removing every trace: the announcement first, so that peers stop sending; then tunnel devices, links,
+//! programs, maps, routes, neighbours and settings; the state directory last, since it tells a second try what is left.
 
 use std::{path::Path, time::Duration};
 
@@ -12,9 +12,10 @@ use crate::{
     datapath::{map::Maps, pin::Pins},
     exit,
     netlink::{Netlink, netns},
-    reconcile::observe::ROUTE_PROTOCOL,
+    reconcile::{observe::ROUTE_PROTOCOL, table},
     state::{State, StateDir},
     store::{EtcdOptions, EtcdStore, Store},
+    tunnel_devices,
 };
 
 /// How long a running daemon may take to end.
@@ -106,8 +107,15 @@ pub async fn withdraw(state: &State) -> anyhow::Result<()> {
 /// # Errors
 /// One line for the first thing that cannot be removed.
 pub async fn kernel(pins: &Pins, state: Option<&State>, netlink: &Netlink) -> anyhow::Result<()> {
+    // Before the pins: their programs guard them as long as they are up.
+    let vtep_mac = state.and_then(|state| state.vtep_mac.parse().ok());
+    tunnel_devices::remove_all(netlink, vtep_mac).await?;
     pins.remove()?;
-    for route in netlink.routes(ROUTE_PROTOCOL).await? {
+    for rule in netlink.rules(ROUTE_PROTOCOL).await? {
+        netlink.delete_rule(&rule, ROUTE_PROTOCOL).await?;
+    }
+    for route in netlink.routes(ROUTE_PROTOCOL).await?.into_iter().filter(|route| table::is_ours(route.table))
+    {
         netlink.delete_route(&route, ROUTE_PROTOCOL).await?;
     }
     for bridge in netlink.links().await?.iter().filter(|link| link.kind.as_deref() == Some("bridge")) {

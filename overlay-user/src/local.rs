@@ -76,26 +76,22 @@ impl Local {
         }
         refuse_overlaps(&bridges)?;
         let network = network.unwrap_or_default();
-        let mtu = match config.mtu {
-            Some(mtu) => {
-                let most = overlay_mtu(uplink.mtu);
-                ensure!(
-                    (SMALLEST_MTU..=most).contains(&mtu),
-                    "--mtu {mtu} does not fit: {SMALLEST_MTU} to {most} are possible over {} with MTU {}",
-                    uplink.name,
-                    uplink.mtu
-                );
-                mtu
-            }
-            None => overlay_mtu(uplink.mtu),
-        };
+        let most = overlay_mtu(uplink.mtu);
         ensure!(
-            mtu >= SMALLEST_MTU,
+            most >= SMALLEST_MTU,
             "uplink {} has MTU {}: too small for an overlay, {} is the least",
             uplink.name,
             uplink.mtu,
-            SMALLEST_MTU + (uplink.mtu - mtu)
+            SMALLEST_MTU + VXLAN_V4_OVERHEAD
         );
+        let wanted = config.mtu.unwrap_or(most);
+        ensure!(
+            wanted >= SMALLEST_MTU,
+            "--mtu {wanted} is too small: {SMALLEST_MTU} to {most} are possible over {} with MTU {}",
+            uplink.name,
+            uplink.mtu
+        );
+        let mtu = wanted.min(most);
         Ok(Self {
             vni: network.vni.unwrap_or(config.vni),
             port: network.port.unwrap_or(config.port),
@@ -106,6 +102,18 @@ impl Local {
             mtu,
             bridges,
         })
+    }
+
+    /// One line where the configuration asks for more than the uplink carries. The overlay's MTU is what it
+    /// carries then: the rest would be lost without a word.
+    pub fn mtu_trouble(&self, config: &Config) -> Option<String> {
+        let wanted = config.mtu.filter(|wanted| *wanted > self.mtu)?;
+        let (most, uplink) = (self.mtu, &self.uplink.name);
+        Some(format!(
+            "--mtu {wanted} does not fit over {uplink} with MTU {}: {SMALLEST_MTU} to {most} are possible; give one \
+             of these, or raise the uplink's MTU",
+            most + VXLAN_V4_OVERHEAD
+        ))
     }
 
     /// The ifindexes of the bridges.

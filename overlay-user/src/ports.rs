@@ -102,7 +102,8 @@ impl Ports {
         pins: &Pins,
     ) -> Result<(), DatapathError> {
         for (ifindex, name) in pins.pinned_links()? {
-            let Some(program) = known_program(&name) else { continue };
+            let known = known_program(&name).filter(|program| *program != program::TUNNEL_INGRESS);
+            let Some(program) = known else { continue };
             let attachment = Attachment { ifindex, program };
             if !wanted.contains(&attachment) {
                 info!(ifindex, program, "detaching from a link that is gone or left its bridge");

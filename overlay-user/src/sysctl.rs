@@ -25,6 +25,11 @@ pub fn ipv4_conf(interface: &str, name: &str) -> String {
     format!("{ROOT}ipv4/conf/{interface}/{name}")
 }
 
+/// The path of a per-interface IPv6 setting.
+pub fn ipv6_conf(interface: &str, name: &str) -> String {
+    format!("{ROOT}ipv6/conf/{interface}/{name}")
+}
+
 /// Reads a setting, without its line end.
 pub fn get(path: &str) -> Result<String, SysctlError> {
     let value = checked(path).and_then(|()| fs::read_to_string(path));
@@ -42,6 +47,14 @@ pub fn set(path: &str, value: &str) -> Result<(), SysctlError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Changes a setting that the kernel may not have.
+pub fn set_if_present(path: &str, value: &str) -> Result<(), SysctlError> {
+    match set(path, value) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// A setting that was changed, and what it was before.
@@ -67,10 +80,7 @@ impl Saved {
 
     /// Puts the old value back. A setting whose interface is gone needs nothing put back.
     pub fn restore(&self) -> Result<(), SysctlError> {
-        match set(&self.path, &self.old) {
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
+        set_if_present(&self.path, &self.old)
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     Netns, binaries, bpffs,
-    host::{BRIDGE, UPLINK},
+    host::UPLINK,
     process::{Background, Cmd, Output, fresh_log, tail},
     wait::eventually_some,
 };
@@ -41,6 +41,8 @@ pub enum Store {
 /// How it is started.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `--bridge`, each.
+    pub bridges: Vec<String>,
     /// `--node-name`.
     pub node_name: String,
     /// `--public-ip`.
@@ -67,7 +69,6 @@ impl Config {
     pub fn arguments(&self) -> Vec<String> {
         let mut args = vec![
             format!("--iface={UPLINK}"),
-            format!("--bridge={BRIDGE}"),
             format!("--node-name={}", self.node_name),
             format!("--public-ip={}", self.public_ip),
             format!("--vni={}", self.vni),
@@ -76,6 +77,7 @@ impl Config {
             format!("--state-dir={}", self.state_dir.display()),
             "--log-format=text".to_owned(),
         ];
+        args.extend(self.bridges.iter().map(|bridge| format!("--bridge={bridge}")));
         match &self.store {
             Store::Etcd { endpoint, prefix } => {
                 args.extend([format!("--etcd-endpoints={endpoint}"), format!("--etcd-prefix={prefix}")]);

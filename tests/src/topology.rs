@@ -289,6 +289,7 @@ impl Topology {
             None => Store::Peers(self.peers_file(index)),
         };
         Config {
+            bridges: vec![host.bridge.name.clone()],
             node_name: host.name.clone(),
             public_ip: host.ip,
             vni: self.settings.vni,

@@ -39,7 +39,7 @@ fn used(builder: Builder) -> (Topology, Footprint) {
     }
     iperf::tcp(1).run(&h1.c(1).ns, &h2.c(1).ns, h2.c(1).ip).unwrap();
     let changes = before.difference(&footprint(&topology)).join("\n");
-    for trace in ["+ tcx", "+ route", "+ neighbour", "+ setting", "+ directory"] {
+    for trace in ["+ tcx", "+ link", "+ route", "+ neighbour", "+ setting", "+ directory"] {
         assert!(changes.contains(trace), "no `{trace}` of a running overlayd among\n{changes}");
     }
     (topology, before)

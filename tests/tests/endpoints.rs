@@ -120,8 +120,8 @@ fn forge(ns: &Netns, ip: Ipv4Addr) {
     ns.cmd("iptables").args(args).check().unwrap();
 }
 
-fn spoofed(host: &Host) -> u64 {
-    host.overlayd().drops().unwrap().get("source_spoofed").copied().unwrap_or(0)
+fn dropped(host: &Host, reason: &str) -> u64 {
+    host.overlayd().drops().unwrap().get(reason).copied().unwrap_or(0)
 }
 
 #[test]
@@ -137,11 +137,12 @@ fn nobody_takes_over_an_address_that_is_not_his() {
     let (network, broadcast) = ("172.17.0.0".parse().unwrap(), "172.17.255.255".parse().unwrap());
     let strangers = ["10.1.2.3".parse().unwrap(), h2.c(1).ip];
     for ip in [victim, h1.bridge.ip, network, broadcast].into_iter().chain(strangers) {
-        let before = spoofed(h1);
+        let reason = if ip == h1.bridge.ip { "gateway_claimed" } else { "source_spoofed" };
+        let before = dropped(h1, reason);
         forge(&impostor.ns, ip);
         let forged = ping_with(&impostor.ns, h2.c(1).ip, 3, &["-W", "0.2"]).unwrap();
         assert_eq!(forged.received, 0, "as {ip}: {}", forged.text);
-        assert_eq!(spoofed(h1), before + 3, "as {ip}");
+        assert_eq!(dropped(h1, reason), before + 3, "as {ip}");
     }
     assert!(h1.knows(1) && h1.knows(2));
     assert_eq!(h1.overlayd().endpoint(h1.bridge.ip).unwrap(), gateway);
@@ -167,11 +168,11 @@ fn arp_does_not_take_over_an_address_whose_owner_lives() {
     for _ in 0..5 {
         // So that the gateway is asked for anew, in the name of the victim.
         impostor.ns.ip("neigh flush dev eth0").unwrap();
-        let before = spoofed(h1);
+        let before = dropped(h1, "source_spoofed");
         let forged =
             ping_with(&impostor.ns, h2.c(1).ip, 3, &["-I", &victim.to_string(), "-W", "0.2"]).unwrap();
         assert_eq!(forged.received, 0, "{}", forged.text);
-        assert_eq!(spoofed(h1), before + 3);
+        assert_eq!(dropped(h1, "source_spoofed"), before + 3);
     }
     assert!(h1.knows(1));
     let report = probe.finish().unwrap();

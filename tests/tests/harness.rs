@@ -8,7 +8,7 @@ use harness::{
     scope::Remains,
     snapshot::Snapshot,
     topology::StoreKind,
-    traffic::{Endpoint, Probe, iperf, ping, ping_from},
+    traffic::{Endpoint, Probe, iperf, ping, ping_from, ping_with},
     wire::WireKind,
 };
 
@@ -54,14 +54,28 @@ fn removal_by_name_needs_no_memory_of_what_was_made() {
 }
 
 #[test]
-fn hosts_reach_each_other_on_both_kinds_of_wire() {
-    for wire in [WireKind::Bridge, WireKind::Veth] {
+fn hosts_reach_each_other_on_every_kind_of_wire() {
+    for wire in [WireKind::Bridge, WireKind::Veth, WireKind::Routed { narrow: 1400 }] {
         let topology = bare().wire(wire).up().unwrap();
         for (from, to) in [(1, 2), (2, 1)] {
             let ping = ping(&topology.h(from).ns, topology.h(to).ip, 3).unwrap();
             assert!(ping.clean(), "{wire:?}: {}", ping.text);
         }
     }
+}
+
+#[test]
+fn a_routed_wire_is_narrow_between_its_first_host_and_the_others_only() {
+    let topology = bare().hosts(3).wire(WireKind::Routed { narrow: 1400 }).up().unwrap();
+    for (from, to) in [(1, 2), (2, 1), (1, 3)] {
+        let from = &topology.h(from).ns;
+        let ping = |size| ping_with(from, topology.h(to).ip, 2, &["-M", "do", "-s", size]).unwrap();
+        let refused = ping("1373");
+        assert!(refused.received == 0 && refused.text.contains("mtu = 1400"), "{}", refused.text);
+        assert!(ping("1372").clean());
+    }
+    let wide = ping_with(&topology.h(2).ns, topology.h(3).ip, 2, &["-M", "do", "-s", "1472"]).unwrap();
+    assert!(wide.clean(), "{}", wide.text);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod check;
 mod command;
 mod demo;
 mod elf;
+mod fuzz;
 mod lab;
 mod setup;
 mod test;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the tests
     Test(test::Args),
+    /// Feed mutated packets to the loaded programs, or bytes to the parsers
+    Fuzz(fuzz::Args),
     /// Formatting, lints and documentation, warnings denied
     Check(check::Args),
 }
@@ -51,6 +54,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Lab(args) => lab::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Check(args) => check::run(&args),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Set::Test)?;
     let target = command::target_dir()?;
     command::build_binaries(&target)?;
-    command::run(command::as_root("sh")?.args(["-c", MOUNT_BPFFS]))?;
+    mount_bpffs()?;
 
     let mut total = Tally::default();
     for mut cargo in [host_tests(args), root_tests(args, &target)] {
@@ -63,13 +63,26 @@ fn host_tests(args: &Args) -> Command {
 }
 
 fn root_tests(args: &Args, target: &Path) -> Command {
-    let mut cargo = command::cargo(&["test", "--no-fail-fast", "--package", ROOT_PACKAGE]);
-    if !command::is_root() {
-        // Cargo itself stays the user's, so that the target directory does.
-        cargo.arg("--config").arg(runner(&variables(args, target)));
-    }
+    let mut cargo = root_test(target, &variables(args, target), &["--no-fail-fast"]);
     cargo.args(["--", ROOT_THREADS]).args(&args.filter);
     cargo
+}
+
+/// `cargo test` of the tests that need root, with more arguments of cargo's own.
+pub(crate) fn root_test(target: &Path, variables: &[(&str, String)], arguments: &[&str]) -> Command {
+    let mut cargo = command::cargo(&["test", "--package", ROOT_PACKAGE]);
+    cargo.args(arguments).env("CARGO_TARGET_DIR", target);
+    cargo.envs(variables.iter().map(|(name, value)| (name, value)));
+    if !command::is_root() {
+        // Cargo itself stays the user's, so that the target directory does.
+        cargo.arg("--config").arg(runner(variables));
+    }
+    cargo
+}
+
+/// Mounts the bpffs that the tests pin in, where there is none.
+pub(crate) fn mount_bpffs() -> Result<()> {
+    command::run(command::as_root("sh")?.args(["-c", MOUNT_BPFFS]))
 }
 
 /// What the tests read, and what helps when one fails.

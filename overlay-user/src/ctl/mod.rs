@@ -1,14 +1,21 @@
 //! `overlayctl`: what the pinned maps say, as tables for people and as JSON for programs. Works with the
 //! daemon dead.
 
+pub mod decode;
+pub mod follow;
 pub mod report;
+pub mod sample;
 pub mod show;
 
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use nix::unistd::geteuid;
+use overlay_common::DropReason;
 
 use crate::{
     config::default,
@@ -50,8 +57,15 @@ enum Command {
     Routes,
     /// The local addresses, and the interfaces behind which they live
     Endpoints,
-    /// Packets dropped, by reason
-    Drops,
+    /// Packets dropped, by reason; with --follow each as it is dropped
+    Drops {
+        /// Print dropped packets as they come, a sample of each reason, until it is ended
+        #[arg(long)]
+        follow: bool,
+        /// Tell of this reason only
+        #[arg(long, value_name = "NAME", value_parser = reasons())]
+        reason: Option<DropReason>,
+    },
 }
 
 /// Runs a command and prints its report. Returns the exit code.
@@ -83,6 +97,16 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Peers => show::print(json, &report::peers(&maps)?, |peers| show::peers(peers)),
         Command::Routes => show::print(json, &report::routes(&maps)?, |routes| show::routes(routes)),
         Command::Endpoints => show::print(json, &report::endpoints(&maps)?, |list| show::endpoints(list)),
-        Command::Drops => show::print(json, &report::drops(&maps)?, |drops| show::drops(drops)),
+        Command::Drops { follow: true, reason } => follow::run(&pins, maps, follow::Wanted { json, reason }),
+        Command::Drops { follow: false, reason } => {
+            show::print(json, &report::drops(&maps, reason)?, |drops| show::drops(drops))
+        }
     }
+}
+
+/// The names of the drop reasons; clap lists them where it gets another.
+fn reasons() -> impl TypedValueParser<Value = DropReason> {
+    let by_name = |name: &str| DropReason::ALL.iter().copied().find(|reason| reason.name() == name);
+    PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.name()))
+        .try_map(move |name| by_name(&name).ok_or("not a drop reason"))
 }

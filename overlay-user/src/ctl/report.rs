@@ -129,6 +129,8 @@ pub struct Peer {
     pub port: u16,
     /// The tunnel kind.
     pub encap: &'static str,
+    /// The largest inner packet to it, bytes.
+    pub mtu: u32,
     /// Packets sent to it.
     pub packets_to: u64,
     /// Inner bytes sent to it.
@@ -146,15 +148,22 @@ pub struct Peer {
 pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
     /// Address, VNI, port and tunnel kind: what makes one row.
     type Way = (MapIp, u32, u16, u32);
-    let mut rows: BTreeMap<Way, (u32, BTreeSet<Ipv4Net>)> = BTreeMap::new();
+    /// Peer id, least MTU and subnets.
+    type Row = (u32, u32, BTreeSet<Ipv4Net>);
+    let mut rows: BTreeMap<Way, Row> = BTreeMap::new();
+    // Routes first: a route that is moved meanwhile leaves the tunnel that it led to.
+    let routes = maps.routes()?;
     let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
-    for (key, route) in maps.routes()? {
+    for (key, route) in routes {
         let Some(tunnel) = tunnels.get(&route.tunnel) else { continue };
-        let row = (tunnel.remote, tunnel.vni.get(), tunnel.port.get(), tunnel.encap);
-        rows.entry(row).or_insert_with(|| (route.peer, BTreeSet::new())).1.insert(key.prefix);
+        let way = (tunnel.remote, tunnel.vni.get(), tunnel.port.get(), tunnel.encap);
+        let row = rows.entry(way).or_insert_with(|| (route.peer, tunnel.mtu, BTreeSet::new()));
+        // Its tunnels differ while one takes the other's place.
+        row.1 = row.1.min(tunnel.mtu);
+        row.2.insert(key.prefix);
     }
     rows.into_iter()
-        .map(|((ip, vni, port, encap), (id, subnets))| {
+        .map(|((ip, vni, port, encap), (id, mtu, subnets))| {
             let Traffic { packets: packets_to, bytes: bytes_to } = maps.traffic(id, Direction::ToPeer)?;
             let Traffic { packets: packets_from, bytes: bytes_from } =
                 maps.traffic(id, Direction::FromPeer)?;
@@ -164,6 +173,7 @@ pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
                 vni,
                 port,
                 encap: encap_name(encap),
+                mtu,
                 packets_to,
                 bytes_to,
                 packets_from,
@@ -193,8 +203,8 @@ pub struct Route {
 /// # Errors
 /// [`DatapathError`].
 pub fn routes(maps: &Maps) -> Result<Vec<Route>, DatapathError> {
-    let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
     let mut routes = maps.routes()?;
+    let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
     routes.sort_by_key(|(key, _)| *key);
     let row = |(key, route): (crate::datapath::map::RouteKey, overlay_common::map::Route)| {
         let tunnel = tunnels.get(&route.tunnel);
@@ -261,11 +271,11 @@ pub struct Drop {
     pub meaning: &'static str,
 }
 
-/// Reads the drop counters: every reason, zeroes included.
+/// Reads the drop counters: every reason, or the one that is wanted, zeroes included.
 ///
 /// # Errors
 /// [`DatapathError`].
-pub fn drops(maps: &Maps) -> Result<Vec<Drop>, DatapathError> {
+pub fn drops(maps: &Maps, wanted: Option<DropReason>) -> Result<Vec<Drop>, DatapathError> {
     let row = |reason: &DropReason| {
         Ok(Drop {
             reason: reason.name(),
@@ -274,7 +284,8 @@ pub fn drops(maps: &Maps) -> Result<Vec<Drop>, DatapathError> {
             meaning: reason.meaning().trim(),
         })
     };
-    DropReason::ALL.iter().map(row).collect()
+    let is_wanted = |reason: &&DropReason| wanted.is_none_or(|wanted| wanted == **reason);
+    DropReason::ALL.iter().filter(is_wanted).map(row).collect()
 }
 
 fn encap_name(number: u32) -> &'static str {

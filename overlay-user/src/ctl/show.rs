@@ -79,8 +79,18 @@ pub fn status(status: &Status) -> String {
 
 /// The peers.
 pub fn peers(peers: &[Peer]) -> String {
-    let header =
-        ["PEER", "SUBNETS", "ENCAP", "VNI", "PORT", "PACKETS TO", "BYTES TO", "PACKETS FROM", "BYTES FROM"];
+    let header = [
+        "PEER",
+        "SUBNETS",
+        "ENCAP",
+        "VNI",
+        "PORT",
+        "MTU",
+        "PACKETS TO",
+        "BYTES TO",
+        "PACKETS FROM",
+        "BYTES FROM",
+    ];
     let row = |peer: &Peer| {
         vec![
             peer.public_ip.clone(),
@@ -88,13 +98,14 @@ pub fn peers(peers: &[Peer]) -> String {
             peer.encap.to_owned(),
             peer.vni.to_string(),
             peer.port.to_string(),
+            peer.mtu.to_string(),
             peer.packets_to.to_string(),
             peer.bytes_to.to_string(),
             peer.packets_from.to_string(),
             peer.bytes_from.to_string(),
         ]
     };
-    table(&header, &[3, 4, 5, 6, 7, 8], peers.iter().map(row))
+    table(&header, &[3, 4, 5, 6, 7, 8, 9], peers.iter().map(row))
 }
 
 /// The routes.

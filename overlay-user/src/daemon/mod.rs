@@ -6,6 +6,7 @@ mod netfilter;
 mod notes;
 mod peers;
 mod start;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,7 +18,7 @@ use aya::maps::{MapData, RingBuf};
 use futures::FutureExt;
 use ipnet::Ipv4Net;
 use overlay_common::{
-    event::{ENDPOINT_MOVED, Event as EndpointEvent},
+    event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
     map::StoreState,
 };
 use tokio::{
@@ -39,6 +40,7 @@ use crate::{
     state::{State, StateDir},
     status,
     store::{Health, PeerSubnet, Update},
+    tunnel_devices::TunnelDevices,
 };
 
 /// How often the status is written and what failed is tried again.
@@ -92,6 +94,8 @@ enum Aspect {
     Endpoints,
     /// Peers and routes.
     Routes,
+    /// Tunnel devices.
+    Tunnels,
 }
 
 struct Daemon {
@@ -110,7 +114,10 @@ struct Daemon {
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
     records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
     next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
+    /// The largest outer packet to peers to whom the way carries less than the uplink.
+    path_mtus: BTreeMap<Ipv4Addr, u32>,
     ports: Ports,
+    tunnel_devices: TunnelDevices,
     reconciler: Reconciler,
     health: Health,
     store_synced: u64,
@@ -131,20 +138,23 @@ impl Daemon {
         resync.reset();
         loop {
             let mut dirty = Dirty::default();
-            let mut moved = Vec::new();
+            let mut told = Vec::new();
             tokio::select! {
                 Some(update) = self.updates.recv() => self.take_update(update, &mut dirty),
                 Some(event) = self.monitor.next() => self.take_event(&event, &mut dirty),
                 Ok(mut ready) = self.events.readable_mut() => {
                     while let Some(bytes) = ready.get_inner_mut().next() {
-                        moved.extend(bytemuck::try_pod_read_unaligned::<EndpointEvent>(&bytes).ok());
+                        told.extend(bytemuck::try_pod_read_unaligned::<ProgramEvent>(&bytes).ok());
                     }
                     ready.clear_ready();
+                    dirty.routes = told.iter().any(|event| event.kind == PATH_MTU_CHANGED);
                 }
                 findings = self.netfilter.finished() => self.take_findings(findings, &mut dirty),
                 _ = heartbeat.tick() => {
                     self.watch_netfilter();
-                    dirty.routes = self.troubles.contains_key(&Aspect::Routes) || self.reconciler.has_leftovers();
+                    dirty.routes = self.troubles.contains_key(&Aspect::Routes)
+                        || self.reconciler.has_leftovers()
+                        || self.path_mtus_changed();
                     dirty.links = self.troubles.contains_key(&Aspect::Links);
                     dirty.endpoints = self.troubles.contains_key(&Aspect::Endpoints);
                     dirty.local = self.troubles.contains_key(&Aspect::Local);
@@ -164,7 +174,7 @@ impl Daemon {
             while let Some(Some(event)) = self.monitor.next().now_or_never() {
                 self.take_event(&event, &mut dirty);
             }
-            self.ask_about_moves(&moved).await;
+            self.ask_about_moves(&told).await;
             self.round(dirty).await;
         }
     }
@@ -216,8 +226,8 @@ impl Daemon {
         }
     }
 
-    async fn ask_about_moves(&mut self, moved: &[EndpointEvent]) {
-        for event in moved.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
+    async fn ask_about_moves(&mut self, told: &[ProgramEvent]) {
+        for event in told.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
             let (maps, netlink) = (&mut self.maps, &self.netlink);
             let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, maps, netlink).await;
             if let Err(error) = asked {
@@ -253,6 +263,9 @@ impl Daemon {
             let troubles = self.reconcile().await;
             self.say(Aspect::Routes, troubles);
         }
+        if dirty.links || dirty.local || dirty.routes {
+            self.follow_tunnels(dirty.local || dirty.routes).await;
+        }
         self.write_status();
     }
 
@@ -262,7 +275,7 @@ impl Daemon {
         match Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await {
             Ok(local) if local == self.local => {}
             Ok(local) => {
-                info!("this host's interfaces have changed");
+                info!(mtu = local.mtu, "this host's interfaces have changed");
                 self.local = local;
                 self.reconciler.resync();
                 self.next_hops.clear();
@@ -270,7 +283,7 @@ impl Daemon {
             }
             Err(error) => return [exit::one_line(&error)].into(),
         }
-        BTreeSet::new()
+        self.local.mtu_trouble(&self.config).into_iter().collect()
     }
 
     async fn follow_links(&mut self) -> BTreeSet<String> {

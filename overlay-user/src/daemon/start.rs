@@ -27,6 +27,7 @@ use crate::{
     status,
     store::{EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError},
     sysctl,
+    tunnel_devices::{Tools, TunnelDevices},
 };
 
 /// What was found out before anything was changed.
@@ -44,12 +45,15 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let (netlink, monitor) = Netlink::connect()?;
     // Before the state directory is made: the commonest mistakes leave nothing at all.
-    Local::discover(&config, None, Mac::default(), &netlink).await?;
+    let local = Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
     pins.check()?;
     let adopting = pins.exist();
     if adopting {
         refuse_foreign_pins(&pins)?;
+    } else if let Some(trouble) = local.mtu_trouble(&config) {
+        // One that runs goes on with less; so does one that starts again.
+        bail!(trouble);
     }
     let state_dir = StateDir::lock(&config.state_dir)?;
     let before = state_dir.read()?;
@@ -205,6 +209,7 @@ struct Parts {
     programs: Programs,
     maps: Maps,
     ports: Ports,
+    tunnel_devices: TunnelDevices,
 }
 
 async fn bring_up(
@@ -223,6 +228,10 @@ async fn bring_up(
     maps.put_node(Node { vtep_mac: local.vtep_mac, port: Be16::new(local.port), vni: local.vni.key() })?;
     survey.state.sysctls.extend(stop_redirects(local)?);
     state_dir.write(&survey.state)?;
+    // Before the uplink's program leaves packets to them. What goes wrong the first round tells.
+    let mut tunnel_devices = TunnelDevices::default();
+    let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
+    tunnel_devices.sync(local, tools).await;
     let mut ports = Ports::default();
     let links = netlink.links().await?;
     ports.sync(local, &BTreeSet::new(), &links, &mut programs, &mut maps, pins)?;
@@ -232,7 +241,7 @@ async fn bring_up(
         Err(StoreError::Unreachable(reason)) => survey.health = Health::Degraded { reason },
         Err(error) => return Err(error.into()),
     }
-    Ok(Parts { config, survey, programs, maps, ports })
+    Ok(Parts { config, survey, programs, maps, ports, tunnel_devices })
 }
 
 /// Notes everything that a detach will need, before it is done.
@@ -264,7 +273,7 @@ impl Parts {
         netlink: Netlink,
         monitor: Monitor,
     ) -> anyhow::Result<Daemon> {
-        let Self { config, survey, programs, maps, ports } = self;
+        let Self { config, survey, programs, maps, ports, tunnel_devices } = self;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(Maps::events(&pins)?, Interest::READABLE) }
             .map_err(std::io::Error::from)
@@ -286,7 +295,9 @@ impl Parts {
             updates,
             records: survey.records,
             next_hops: HashMap::new(),
+            path_mtus: BTreeMap::new(),
             ports,
+            tunnel_devices,
             reconciler: Reconciler::default(),
             health: survey.health,
             store_synced: if heard { status::now() } else { 0 },
@@ -315,7 +326,8 @@ impl Daemon {
         if let Health::Degraded { reason } = &self.health {
             warn!("{reason}: the routes of the last run stay in force");
         }
-        self.round(Dirty { links: true, endpoints: true, routes: true, ..Dirty::default() }).await;
+        self.round(Dirty { links: true, endpoints: true, routes: true, local: true, ..Dirty::default() })
+            .await;
         self.first_look().await;
         self.announce().await;
         self.announcer.watch();

@@ -84,10 +84,22 @@ pub fn attach(
 /// # Errors
 /// [`DatapathError::Attach`] where the kernel does not tell.
 pub fn attached_elsewhere(pins: &Pins, ifindex: u32, interface: &str) -> Result<Option<u32>, DatapathError> {
-    let program = program::UPLINK_INGRESS;
-    if pins.link(ifindex, program).exists() {
+    if pins.link(ifindex, program::UPLINK_INGRESS).exists() {
         return Ok(None);
     }
+    attached(program::UPLINK_INGRESS, interface)
+}
+
+/// True where a program of this name is on an interface's ingress, whoever put it there.
+///
+/// # Errors
+/// [`DatapathError::Attach`] where the kernel does not tell.
+pub fn is_attached(program: &'static str, interface: &str) -> Result<bool, DatapathError> {
+    Ok(attached(program, interface)?.is_some())
+}
+
+/// The id of the program of this name on an interface's ingress.
+fn attached(program: &'static str, interface: &str) -> Result<Option<u32>, DatapathError> {
     let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|error| {
         DatapathError::Attach { program, interface: interface.to_owned(), source: error.into() }
     })?;

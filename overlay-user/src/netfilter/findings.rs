@@ -148,18 +148,19 @@ fn slow_path_dropped(reading: &Reading, bridge: &Bridge, around: &Surroundings) 
     };
     let family = forward.filter(|(table, ..)| table.family != Family::Bridge).find_map(dropped)?;
     let (name, mtu) = (&bridge.name, around.mtu);
-    let allow = match (family, &around.peers[..]) {
+    let cure = match (family, &around.peers[..]) {
         (Family::Iptables, [peer]) => {
-            format!(", or iptables -I DOCKER-USER -i {name} -o {name} -d {peer} -j ACCEPT")
+            format!("allow it with iptables -I DOCKER-USER -i {name} -o {name} -d {peer} -j ACCEPT")
         }
         (Family::Iptables, _) => {
-            format!(", or iptables -I DOCKER-USER -i {name} -o {name} -d SUBNET -j ACCEPT for each peer's")
+            format!(
+                "allow it with iptables -I DOCKER-USER -i {name} -o {name} -d SUBNET -j ACCEPT for each peer's"
+            )
         }
-        _ => String::new(),
+        _ => format!("set the containers' MTU to {mtu}, which leaves but few of them"),
     };
     Some(format!(
-        "icc=false on {name} drops packets to peers of over {mtu} bytes without DF, and with IP options: set the \
-         containers' MTU to {mtu}{allow}"
+        "icc=false on {name} drops what goes to peers in fragments, over {mtu} bytes without DF or with IP options: {cure}"
     ))
 }
 

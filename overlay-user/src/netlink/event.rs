@@ -36,7 +36,7 @@ pub enum Event {
         /// The link.
         ifindex: u32,
     },
-    /// Some IPv4 route changed.
+    /// Some IPv4 route or rule changed.
     Route,
     /// Events were lost: dump everything again.
     Overrun,
@@ -65,7 +65,10 @@ impl Translator {
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
                 Some(Event::Address { ifindex: address.header.index })
             }
-            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => Some(Event::Route),
+            RouteNetlinkMessage::NewRoute(_)
+            | RouteNetlinkMessage::DelRoute(_)
+            | RouteNetlinkMessage::NewRule(_)
+            | RouteNetlinkMessage::DelRule(_) => Some(Event::Route),
             _ => None,
         }
     }

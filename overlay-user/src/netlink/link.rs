@@ -108,7 +108,7 @@ pub(super) fn mac(bytes: &[u8]) -> Option<Mac> {
 }
 
 /// A link request; the statistics, two thirds of the answer, are left out.
-fn request() -> LinkMessage {
+pub(super) fn request() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message

@@ -1,4 +1,4 @@
-//! The kernel's links, addresses, neighbours, FDB and routes, over rtnetlink.
+//! The kernel's links, addresses, neighbours, FDB, routes and rules, over rtnetlink.
 //!
 //! [`Netlink`] asks and changes; [`Monitor`] tells what changes. Both belong to the network namespace of
 //! the thread that called [`Netlink::connect`], wherever their tasks run later: a socket keeps the
@@ -15,10 +15,13 @@ pub mod netns;
 mod next_hop;
 mod request;
 mod route;
+mod rule;
+mod vni_filter;
+mod vxlan;
 
 use netlink_packet_route::RouteNetlinkMessage;
 
-use self::{error::Cause, request::Requests};
+use self::{error::Cause, request::Requests, vni_filter::TunnelMessage};
 pub use self::{
     error::NetlinkError,
     event::Event,
@@ -27,13 +30,16 @@ pub use self::{
     monitor::Monitor,
     neighbour::{Neighbour, NudState},
     next_hop::NextHop,
-    route::{OverlayRoute, RouteEntry},
+    route::{MAIN_TABLE, OverlayRoute, RouteEntry},
+    rule::OverlayRule,
+    vxlan::{TunnelSettings, Vxlan},
 };
 
-/// Requests to the kernel's routing subsystem, in one network namespace. Clones share one socket.
+/// Requests to the kernel's routing subsystem, in one network namespace. Clones share its sockets.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    requests: Requests,
+    requests: Requests<RouteNetlinkMessage>,
+    tunnel_requests: Requests<TunnelMessage>,
 }
 
 impl Netlink {
@@ -45,7 +51,8 @@ impl Netlink {
         let open = |cause| NetlinkError::new("open a routing netlink socket", cause);
         let monitor = Monitor::open().map_err(|error| open(Cause::from(error)))?;
         let requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
-        Ok((Self { requests }, monitor))
+        let tunnel_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests, tunnel_requests }, monitor))
     }
 
     /// Dumps a table and keeps what `select` makes of its entries.

@@ -29,7 +29,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes to links, neighbours (the FDB is among them), IPv4 addresses and IPv4 routes.
+    /// Subscribes to links, neighbours (the FDB is among them), IPv4 addresses, IPv4 routes and IPv4 rules.
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let inner = socket.socket_mut();
@@ -83,9 +83,15 @@ impl Monitor {
 
 /// The legacy bit mask of bind(2): group N is bit N - 1.
 fn groups() -> u32 {
-    [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route]
-        .into_iter()
-        .fold(0, |mask, group| mask | 1 << (group as u32 - 1))
+    [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv4Rule,
+    ]
+    .into_iter()
+    .fold(0, |mask, group| mask | 1 << (group as u32 - 1))
 }
 
 /// Takes a datagram apart. A message that cannot be decoded is passed over: it is of a kind that this
@@ -152,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_are_link_neigh_ifaddr_and_route() {
-        assert_eq!(groups(), 0b101_0101);
+    fn the_groups_are_link_neigh_ifaddr_route_and_rule() {
+        assert_eq!(groups(), 0b1101_0101);
     }
 }

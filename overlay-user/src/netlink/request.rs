@@ -1,14 +1,17 @@
 //! Request and answer: dumps, single look-ups, changes. Nothing is taken for complete unless the kernel
 //! said so.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt::Debug, io, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::sys::AsyncSocket;
+use rtnetlink::{
+    proto::{ConnectionHandle, new_connection_with_socket},
+    sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
+};
 use tokio::sync::Mutex;
 
 use super::error::Cause;
@@ -18,23 +21,35 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A dump during which the table changed may have missed entries; it is made again, this often.
 const DUMP_ATTEMPTS: usize = 10;
 
-/// The request socket.
+/// What a request socket speaks.
+pub(super) trait Message:
+    NetlinkSerializable + NetlinkDeserializable + Clone + Debug + Send + Unpin + 'static
+{
+}
+
+impl<M> Message for M where
+    M: NetlinkSerializable + NetlinkDeserializable + Clone + Debug + Send + Unpin + 'static
+{
+}
+
+/// A request socket.
 #[derive(Clone, Debug)]
-pub(super) struct Requests {
-    handle: rtnetlink::Handle,
+pub(super) struct Requests<M: Message> {
+    handle: ConnectionHandle<M>,
     /// The kernel runs one dump a socket and answers EBUSY to a second.
     dumping: Arc<Mutex<()>>,
 }
 
-impl Requests {
+impl<M: Message> Requests<M> {
     /// Opens the socket and starts the task that serves it, which ends with the last clone.
     ///
     /// Strict checking (kernel 4.20) makes the kernel filter dumps instead of ignoring the filters.
     pub(super) fn open() -> io::Result<Self> {
-        let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+        let (mut connection, handle, _) = new_connection_with_socket::<M, TokioSocket>(NETLINK_ROUTE)?;
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
         let socket = connection.socket_mut().socket_mut();
+        socket.set_netlink_get_strict_chk(true)?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         tokio::spawn(connection);
@@ -42,7 +57,7 @@ impl Requests {
     }
 
     /// Dumps a table. Made again where the kernel says that the table changed meanwhile.
-    pub(super) async fn dump(&self, request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Cause> {
+    pub(super) async fn dump(&self, request: M) -> Result<Vec<M>, Cause> {
         for _ in 0..DUMP_ATTEMPTS {
             let answer = self.one_dump(request.clone()).await?;
             if !answer.interrupted {
@@ -53,7 +68,7 @@ impl Requests {
     }
 
     /// A task of its own keeps the turn until the dump is over, even where the caller stops waiting.
-    async fn one_dump(&self, request: RouteNetlinkMessage) -> Result<Answer, Cause> {
+    async fn one_dump(&self, request: M) -> Result<Answer<M>, Cause> {
         let turn = Arc::clone(&self.dumping).lock_owned().await;
         let requests = self.clone();
         let dump = tokio::spawn(async move {
@@ -65,34 +80,33 @@ impl Requests {
     }
 
     /// Asks for one object.
-    pub(super) async fn get(&self, request: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Cause> {
+    pub(super) async fn get(&self, request: M) -> Result<M, Cause> {
         self.exchange(request, NLM_F_ACK).await?.messages.pop().ok_or(Cause::Unexpected)
     }
 
     /// Makes a change; `flags` says whether it may create or replace.
-    pub(super) async fn change(&self, request: RouteNetlinkMessage, flags: u16) -> Result<(), Cause> {
+    pub(super) async fn change(&self, request: M, flags: u16) -> Result<(), Cause> {
         self.exchange(request, NLM_F_ACK | flags).await.map(drop)
     }
 
-    async fn exchange(&self, request: RouteNetlinkMessage, flags: u16) -> Result<Answer, Cause> {
-        let mut message = NetlinkMessage::from(request);
+    async fn exchange(&self, request: M, flags: u16) -> Result<Answer<M>, Cause> {
+        let mut message =
+            NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(request));
         message.header.flags = NLM_F_REQUEST | flags;
-        let responses = self.handle.clone().request(message).map_err(|_| Cause::Closed)?;
+        let responses = self.handle.request(message, SocketAddr::new(0, 0)).map_err(|_| Cause::Closed)?;
         let collected = tokio::time::timeout(TIMEOUT, collect(responses)).await;
         collected.unwrap_or(Err(Cause::TimedOut(TIMEOUT.as_secs())))
     }
 }
 
 /// All that came back for one request.
-struct Answer {
-    messages: Vec<RouteNetlinkMessage>,
+struct Answer<M> {
+    messages: Vec<M>,
     interrupted: bool,
 }
 
 /// Collects responses until the kernel's own end mark. A stream that ends without one was cut off.
-async fn collect(
-    responses: impl futures::Stream<Item = NetlinkMessage<RouteNetlinkMessage>>,
-) -> Result<Answer, Cause> {
+async fn collect<M>(responses: impl futures::Stream<Item = NetlinkMessage<M>>) -> Result<Answer<M>, Cause> {
     let mut responses = std::pin::pin!(responses);
     let mut answer = Answer { messages: Vec::new(), interrupted: false };
     while let Some(message) = responses.next().await {
@@ -113,8 +127,8 @@ async fn collect(
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{DoneMessage, NetlinkHeader};
-    use netlink_packet_route::link::LinkMessage;
+    use netlink_packet_core::DoneMessage;
+    use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
     use nix::errno::Errno;
 
     use super::*;

@@ -1,4 +1,5 @@
-//! IPv4 routes of the main table: those of the overlay, and those that could be in its way.
+//! IPv4 routes: those of the overlay, in the main table and in tables of its own, and those of the main table
+//! that could be in its way.
 
 use std::net::Ipv4Addr;
 
@@ -15,11 +16,16 @@ use nix::errno::Errno;
 
 use super::{Netlink, NetlinkError, error::Cause};
 
-/// The route to a peer's subnet: `PREFIX via GATEWAY dev IFINDEX onlink src SOURCE mtu MTU`.
+/// The main table, which every packet is looked up in.
+pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// The route to a peer's subnet: `PREFIX via GATEWAY dev IFINDEX onlink src SOURCE mtu MTU table TABLE`.
 ///
 /// As read from the kernel, what a route lacks is 0.0.0.0 or 0, so that it differs from every wanted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OverlayRoute {
+    /// The table: the main one, or another above 255.
+    pub table: u32,
     /// The peer's subnet.
     pub prefix: Ipv4Net,
     /// The address that stands for the peer on the bridge.
@@ -44,9 +50,9 @@ pub struct RouteEntry {
 }
 
 impl Netlink {
-    /// The IPv4 unicast routes of the main table that carry `protocol`, through a link.
+    /// The IPv4 unicast routes of all tables that carry `protocol`, through a link.
     pub async fn routes(&self, protocol: u8) -> Result<Vec<OverlayRoute>, NetlinkError> {
-        let routes = self.main_table(protocol, |message| {
+        let routes = self.table(RouteHeader::RT_TABLE_UNSPEC, protocol, |message| {
             (message.header.kind == RouteType::Unicast).then(|| OverlayRoute::from_message(message)).flatten()
         });
         routes.await.map_err(|cause| NetlinkError::new(format!("list routes of protocol {protocol}"), cause))
@@ -59,12 +65,14 @@ impl Netlink {
             entry.prefix.prefix_len() != 0
                 && (entry.prefix.contains(&prefix.network()) || prefix.contains(&entry.prefix.network()))
         };
-        self.main_table(0, |message| RouteEntry::from_message(message).filter(overlaps))
-            .await
-            .map_err(|cause| NetlinkError::new(format!("list routes that overlap {prefix}"), cause))
+        self.table(RouteHeader::RT_TABLE_MAIN, 0, |message| {
+            RouteEntry::from_message(message).filter(overlaps)
+        })
+        .await
+        .map_err(|cause| NetlinkError::new(format!("list routes that overlap {prefix}"), cause))
     }
 
-    /// Sets a route: `ip route replace P via GW dev D onlink src S mtu M proto N`.
+    /// Sets a route: `ip route replace P via GW dev D onlink src S mtu M proto N table T`.
     ///
     /// Like that command it takes the place of a route to the same prefix with metric 0, whoever made it:
     /// ask [`Self::covering_routes`] first.
@@ -90,18 +98,19 @@ impl Netlink {
         }
     }
 
-    /// Dumps the main table; protocol 0 stands for all.
-    async fn main_table<T>(
+    /// Dumps a table; table 0 and protocol 0 stand for all.
+    async fn table<T>(
         &self,
+        table: u8,
         protocol: u8,
         select: impl Fn(&RouteMessage) -> Option<T>,
     ) -> Result<Vec<T>, Cause> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.table = table;
         message.header.protocol = protocol.into();
         let wanted = |message: &RouteMessage| {
-            message.header.table == RouteHeader::RT_TABLE_MAIN
+            (table == 0 || message.header.table == table)
                 && (protocol == 0 || u8::from(message.header.protocol) == protocol)
         };
         let found = self.dump(RouteNetlinkMessage::GetRoute(message), |answer| match answer {
@@ -125,7 +134,9 @@ impl Netlink {
             Ok(()) => Ok(()),
             Err(cause) => {
                 let device = self.device(route.ifindex).await;
-                Err(NetlinkError::new(format!("{verb} route {} dev {device}", route.prefix), cause))
+                let table =
+                    if route.table == MAIN_TABLE { String::new() } else { format!(" table {}", route.table) };
+                Err(NetlinkError::new(format!("{verb} route {} dev {device}{table}", route.prefix), cause))
             }
         }
     }
@@ -135,6 +146,7 @@ impl OverlayRoute {
     fn from_message(message: &RouteMessage) -> Option<Self> {
         let entry = RouteEntry::from_message(message)?;
         let mut route = Self {
+            table: u32::from(message.header.table),
             prefix: entry.prefix,
             gateway: Ipv4Addr::UNSPECIFIED,
             ifindex: entry.ifindex?,
@@ -146,6 +158,8 @@ impl OverlayRoute {
                 RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = *gateway,
                 RouteAttribute::PrefSource(RouteAddress::Inet(source)) => route.source = *source,
                 RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics),
+                // The header's field has eight bits only.
+                RouteAttribute::Table(table) => route.table = *table,
                 _ => {}
             }
         }
@@ -184,10 +198,10 @@ fn mtu(metrics: &[RouteMetric]) -> u32 {
 fn request(route: &OverlayRoute, protocol: u8) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = protocol.into();
     message.header.destination_prefix_length = route.prefix.prefix_len();
     message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.prefix.network())));
+    message.attributes.push(RouteAttribute::Table(route.table));
     message.attributes.push(RouteAttribute::Oif(route.ifindex));
     if !route.gateway.is_unspecified() {
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(route.gateway)));

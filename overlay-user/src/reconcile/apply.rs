@@ -34,14 +34,14 @@ pub async fn apply(change: &Change, maps: &mut Maps, netlink: &Netlink) -> Resul
         Change::PutListenPort(port) => maps.put_listen_port(*port, Encap::Vxlan as u32)?,
         Change::PutTunnel(id, tunnel) => maps.put_tunnel(*id, **tunnel)?,
         Change::PutRoute(key, route) => maps.put_route(*key, *route)?,
-        Change::PutKernelRoute(route) => {
-            netlink.replace_permanent_neighbour(route.ifindex, route.gateway, Mac::OVERLAY_NEIGHBOUR).await?;
-            netlink.replace_route(route, ROUTE_PROTOCOL).await?;
+        Change::PutNeighbour((ifindex, ip)) => {
+            netlink.replace_permanent_neighbour(*ifindex, *ip, Mac::OVERLAY_NEIGHBOUR).await?;
         }
-        Change::DeleteKernelRoute(route) => {
-            netlink.delete_route(route, ROUTE_PROTOCOL).await?;
-            netlink.delete_neighbour(route.ifindex, route.gateway).await?;
-        }
+        Change::PutKernelRoute(route) => netlink.replace_route(route, ROUTE_PROTOCOL).await?,
+        Change::PutRule(rule) => netlink.add_rule(rule, ROUTE_PROTOCOL).await?,
+        Change::DeleteRule(rule) => netlink.delete_rule(rule, ROUTE_PROTOCOL).await?,
+        Change::DeleteKernelRoute(route) => netlink.delete_route(route, ROUTE_PROTOCOL).await?,
+        Change::DeleteNeighbour((ifindex, ip)) => netlink.delete_neighbour(*ifindex, *ip).await?,
         Change::DeleteRoute(key) => maps.delete_route(*key)?,
         Change::DeletePeer(key) => maps.delete_peer(*key)?,
         Change::DeleteListenPort(port) => maps.delete_listen_port(*port)?,

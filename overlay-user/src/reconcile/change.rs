@@ -1,8 +1,16 @@
 //! The changes that a plan is made of.
 
+use std::net::Ipv4Addr;
+
 use overlay_common::map::{Peer, PeerKey, Route, Tunnel};
 
-use crate::{datapath::map::RouteKey, netlink::OverlayRoute};
+use crate::{
+    datapath::map::RouteKey,
+    netlink::{OverlayRoute, OverlayRule},
+};
+
+/// A permanent neighbour on a bridge that stands for a peer's subnet: the bridge's ifindex, and the address.
+pub type OverlayNeighbour = (u32, Ipv4Addr);
 
 /// One change, safe on its own once those before it are done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +30,18 @@ pub enum Change {
     PutTunnel(u32, Box<Tunnel>),
     /// Point a prefix to a tunnel.
     PutRoute(RouteKey, Route),
-    /// Lead the host's own packets into the overlay: neighbour and route.
+    /// Give a bridge the neighbour that stands for a peer's subnet.
+    PutNeighbour(OverlayNeighbour),
+    /// Lead packets that the kernel routes into the overlay.
     PutKernelRoute(OverlayRoute),
-    /// Lead them there no more.
+    /// Look a further bridge's packets up in its own table first.
+    PutRule(OverlayRule),
+    /// Look them up there no more.
+    DeleteRule(OverlayRule),
+    /// Lead packets there no more.
     DeleteKernelRoute(OverlayRoute),
+    /// Take a neighbour away.
+    DeleteNeighbour(OverlayNeighbour),
     /// Forget a prefix.
     DeleteRoute(RouteKey),
     /// Believe a peer no more.

@@ -1,6 +1,9 @@
 //! What should be: the store's records, seen from this host.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use overlay_common::{
@@ -10,11 +13,16 @@ use overlay_common::{
     template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
 };
 
+use super::table;
 use crate::{
-    local::{Local, overlaps},
-    netlink::OverlayRoute,
+    local::{Bridge, Local, overlaps},
+    netlink::{MAIN_TABLE, OverlayRoute, OverlayRule},
+    path_mtu,
     store::PeerSubnet,
 };
+
+/// The table and the prefix of a route of the kernel.
+pub type KernelRouteKey = (u32, Ipv4Net);
 
 /// A peer's subnet and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,23 +44,29 @@ pub struct Desired {
     pub port: u16,
     /// The peers' subnets.
     pub subnets: BTreeMap<Ipv4Net, RemoteSubnet>,
-    /// The routes that lead the host's own packets through a bridge.
-    pub kernel_routes: BTreeMap<Ipv4Net, OverlayRoute>,
+    /// The routes that lead what the kernel routes out through a bridge: in the main table through the first,
+    /// in the table of each further bridge through that one.
+    pub kernel_routes: BTreeMap<KernelRouteKey, OverlayRoute>,
+    /// The rules that lead the packets of each further bridge to its table.
+    pub rules: BTreeSet<OverlayRule>,
 }
 
 /// Folds the store's records into the desired state. `next_hop` tells the underlay neighbour through which
-/// a peer is reached. Also returns, one line each, the records that cannot be used, and why.
+/// a peer is reached, `path_mtu` the largest outer packet where the way to it carries less than the uplink. Also
+/// returns, one line each, the records that cannot be used, and why.
 pub fn fold(
     local: &Local,
     records: &BTreeMap<Ipv4Net, PeerSubnet>,
     source: RouteSource,
     next_hop: impl Fn(Ipv4Addr) -> Ipv4Addr,
+    path_mtu: impl Fn(Ipv4Addr) -> Option<u32>,
 ) -> (Desired, Vec<String>) {
     let mut desired = Desired {
         vni: local.vni,
         port: local.port,
         subnets: BTreeMap::new(),
         kernel_routes: BTreeMap::new(),
+        rules: local.bridges.iter().skip(1).map(rule).collect(),
     };
     let mut refusals = Vec::new();
     for (subnet, record) in records {
@@ -60,11 +74,11 @@ pub fn fold(
             Some(Refusal::Ours) => {}
             Some(Refusal::Because(reason)) => refusals.push(reason),
             None => {
-                let tunnel = tunnel(local, record, next_hop(record.public_ip));
+                let mtu = path_mtu::inner(local.mtu, path_mtu(record.public_ip), record.encap);
+                let tunnel = tunnel(local, record, next_hop(record.public_ip), mtu);
                 let remote = RemoteSubnet { public_ip: record.public_ip, tunnel, source };
-                if let Some(route) = kernel_route(local, *subnet, tunnel.mtu) {
-                    desired.kernel_routes.insert(*subnet, route);
-                }
+                let routes = kernel_routes(local, *subnet, mtu);
+                desired.kernel_routes.extend(routes.map(|route| ((route.table, *subnet), route)));
                 desired.subnets.insert(*subnet, remote);
             }
         }
@@ -103,7 +117,7 @@ pub fn overlap_message(record: &PeerSubnet, bridge: &str, address: Ipv4Net) -> S
     )
 }
 
-fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr) -> Tunnel {
+fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> Tunnel {
     let vni = record.vni.unwrap_or(local.vni);
     let port = record.port.unwrap_or(local.port);
     match record.encap {
@@ -123,7 +137,7 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr) -> Tunnel {
                 template_len: template.len as u32,
                 checksum: template.checksum,
                 uplink: local.uplink.index,
-                mtu: local.mtu,
+                mtu,
                 peer: 0,
                 encap: record.encap as u32,
                 next_hop: next_hop.into(),
@@ -136,17 +150,22 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr) -> Tunnel {
     }
 }
 
-/// The route through the first bridge: the kernel needs one device, and any bridge's egress program knows
-/// every peer.
-fn kernel_route(local: &Local, prefix: Ipv4Net, mtu: u32) -> Option<OverlayRoute> {
-    let bridge = local.bridges.first()?;
-    Some(OverlayRoute {
+/// A route through each bridge, whose egress programs all know every peer: through the first for the host's own
+/// packets, through the others for those of their containers.
+fn kernel_routes(local: &Local, prefix: Ipv4Net, mtu: u32) -> impl Iterator<Item = OverlayRoute> {
+    local.bridges.iter().enumerate().map(move |(number, bridge)| OverlayRoute {
+        table: if number == 0 { MAIN_TABLE } else { table::of_bridge(bridge.index) },
         prefix,
         gateway: prefix.network(),
         ifindex: bridge.index,
         source: bridge.address.addr(),
         mtu,
     })
+}
+
+fn rule(bridge: &Bridge) -> OverlayRule {
+    let (iif, table) = (bridge.name.clone(), table::of_bridge(bridge.index));
+    OverlayRule { priority: table::RULE_PRIORITY, iif, table }
 }
 
 #[cfg(test)]
@@ -168,7 +187,7 @@ mod tests {
     }
 
     fn fold_all(records: &[(Ipv4Net, PeerSubnet)]) -> (Desired, Vec<String>) {
-        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, |ip| ip)
+        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, |ip| ip, |_| None)
     }
 
     #[test]
@@ -178,8 +197,35 @@ mod tests {
         let remote = &desired.subnets[&"172.27.0.0/16".parse().unwrap()];
         assert_eq!((remote.tunnel.vni, remote.tunnel.port.get()), (local().vni.key(), local().port));
         assert_eq!(remote.tunnel.template[50..56], [0xff; 6], "broadcast where the VTEP's MAC is not known");
-        let route = &desired.kernel_routes[&"172.27.0.0/16".parse().unwrap()];
+        let route = &desired.kernel_routes[&(MAIN_TABLE, "172.27.0.0/16".parse().unwrap())];
         assert_eq!((route.gateway, route.source), ([172, 27, 0, 0].into(), [172, 17, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_path_mtu_is_the_peers_alone() {
+        let records =
+            [record("172.27.0.0/16", [172, 16, 199, 27]), record("172.37.0.0/16", [172, 16, 199, 37])];
+        let path = |ip: Ipv4Addr| (ip.octets()[3] == 27).then_some(1400);
+        let (desired, _) = fold(&local(), &records.into(), RouteSource::Etcd, |ip| ip, path);
+        let mtus = |subnet: &str| {
+            let subnet = subnet.parse().unwrap();
+            (desired.subnets[&subnet].tunnel.mtu, desired.kernel_routes[&(MAIN_TABLE, subnet)].mtu)
+        };
+        assert_eq!((mtus("172.27.0.0/16"), mtus("172.37.0.0/16")), ((1350, 1350), (1450, 1450)));
+    }
+
+    #[test]
+    fn every_further_bridge_has_a_table_and_a_rule() {
+        let mut local = local();
+        let address = "172.18.0.1/24".parse().unwrap();
+        local.bridges.push(Bridge { index: 9, name: "br1".into(), address, ..local.bridges[0].clone() });
+        let records = [record("172.27.0.0/16", [172, 16, 199, 27])].into();
+        let (desired, _) = fold(&local, &records, RouteSource::Etcd, |ip| ip, |_| None);
+        let routes: Vec<_> = desired.kernel_routes.values().map(|r| (r.table, r.ifindex, r.source)).collect();
+        let (first, second) = ([172, 17, 0, 1].into(), [172, 18, 0, 1].into());
+        assert_eq!(routes, [(MAIN_TABLE, 3, first), (table::of_bridge(9), 9, second)]);
+        let rule = OverlayRule { priority: 7900, iif: "br1".into(), table: table::of_bridge(9) };
+        assert_eq!(desired.rules, [rule].into());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod change;
 pub mod desired;
 pub mod observe;
 pub mod plan;
+pub mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -8,16 +8,20 @@ use overlay_common::{
     map::{Peer, PeerKey, Route, Tunnel},
 };
 
-use super::change::Change;
+use super::{
+    change::{Change, OverlayNeighbour},
+    desired::KernelRouteKey,
+    table,
+};
 use crate::{
     datapath::{
         DatapathError,
         map::{Maps, RouteKey},
     },
-    netlink::{Netlink, NudState, OverlayRoute},
+    netlink::{Netlink, NudState, OverlayRoute, OverlayRule},
 };
 
-/// The `rtproto` of our routes: how they are told from everybody else's.
+/// The protocol (RTPROT_*) of our routes and rules: how they are told from everybody else's.
 pub const ROUTE_PROTOCOL: u8 = 79;
 
 /// What the kernel holds because of peers.
@@ -31,11 +35,13 @@ pub struct Observed {
     pub peers: BTreeMap<PeerKey, Peer>,
     /// `LISTEN_PORTS`.
     pub listen_ports: BTreeSet<u16>,
-    /// Our routes in the kernel's table whose neighbour is there too.
-    pub kernel_routes: BTreeMap<Ipv4Net, OverlayRoute>,
-    /// Our routes in the kernel's table whose neighbour is missing.
-    pub broken_routes: BTreeMap<Ipv4Net, OverlayRoute>,
-    /// Prefixes for which somebody else has a route.
+    /// Our routes in the kernel's tables.
+    pub kernel_routes: BTreeMap<KernelRouteKey, OverlayRoute>,
+    /// Our neighbours on bridges.
+    pub neighbours: BTreeSet<OverlayNeighbour>,
+    /// Our rules.
+    pub rules: BTreeSet<OverlayRule>,
+    /// Prefixes for which somebody else has a route in the main table.
     pub foreign_routes: BTreeSet<Ipv4Net>,
 }
 
@@ -52,18 +58,19 @@ pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Obs
         listen_ports: maps.listen_ports()?.into_iter().map(|(port, _)| port).collect(),
         ..Observed::default()
     };
-    let mut neighbours = BTreeSet::new();
+    let routes = netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default();
+    let ours = routes.into_iter().filter(|route| table::is_ours(route.table));
+    observed.kernel_routes = ours.map(|route| ((route.table, route.prefix), route)).collect();
+    observed.rules = netlink.rules(ROUTE_PROTOCOL).await.unwrap_or_default().into_iter().collect();
+    // Bridges that are ours no more have neighbours where they have routes.
+    let left = observed.kernel_routes.values().map(|route| route.ifindex);
+    let bridges: BTreeSet<u32> = bridges.iter().copied().chain(left).collect();
     for bridge in bridges {
-        for neighbour in netlink.neighbours(*bridge).await.unwrap_or_default() {
+        for neighbour in netlink.neighbours(bridge).await.unwrap_or_default() {
             if neighbour.state == NudState::Permanent && neighbour.mac == Some(Mac::OVERLAY_NEIGHBOUR) {
-                neighbours.insert((*bridge, neighbour.ip));
+                observed.neighbours.insert((bridge, neighbour.ip));
             }
         }
-    }
-    for route in netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default() {
-        let whole = neighbours.contains(&(route.ifindex, route.gateway));
-        let table = if whole { &mut observed.kernel_routes } else { &mut observed.broken_routes };
-        table.insert(route.prefix, route);
     }
     let everywhere = netlink.covering_routes(Ipv4Net::default()).await.unwrap_or_default();
     let foreign = everywhere.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
@@ -79,14 +86,14 @@ impl Observed {
             Change::PutListenPort(port) => drop(self.listen_ports.insert(*port)),
             Change::PutTunnel(id, tunnel) => drop(self.tunnels.insert(*id, **tunnel)),
             Change::PutRoute(key, route) => drop(self.routes.insert(*key, *route)),
+            Change::PutNeighbour(neighbour) => drop(self.neighbours.insert(*neighbour)),
             Change::PutKernelRoute(route) => {
-                self.broken_routes.remove(&route.prefix);
-                self.kernel_routes.insert(route.prefix, *route);
+                self.kernel_routes.insert((route.table, route.prefix), *route);
             }
-            Change::DeleteKernelRoute(route) => {
-                self.broken_routes.remove(&route.prefix);
-                self.kernel_routes.remove(&route.prefix);
-            }
+            Change::PutRule(rule) => drop(self.rules.insert(rule.clone())),
+            Change::DeleteRule(rule) => drop(self.rules.remove(rule)),
+            Change::DeleteKernelRoute(route) => drop(self.kernel_routes.remove(&(route.table, route.prefix))),
+            Change::DeleteNeighbour(neighbour) => drop(self.neighbours.remove(neighbour)),
             Change::DeleteRoute(key) => drop(self.routes.remove(key)),
             Change::DeletePeer(key) => drop(self.peers.remove(key)),
             Change::DeleteListenPort(port) => drop(self.listen_ports.remove(port)),

@@ -11,8 +11,15 @@ use overlay_common::{
     vni::VniKey,
 };
 
-use super::{change::Change, desired::Desired, observe::Observed};
-use crate::datapath::map::RouteKey;
+use super::{
+    change::{Change, OverlayNeighbour},
+    desired::{Desired, KernelRouteKey},
+    observe::Observed,
+};
+use crate::{
+    datapath::map::RouteKey,
+    netlink::{MAIN_TABLE, OverlayRoute},
+};
 
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,26 +160,41 @@ impl Planner<'_> {
         routes
     }
 
+    /// Plans what the kernel needs to route packets into the overlay. A table is filled before a rule leads to
+    /// it, and a neighbour is there before a route leads to it.
     fn kernel_routes(&mut self, desired: &Desired) {
-        for (prefix, route) in &desired.kernel_routes {
-            if self.observed.kernel_routes.get(prefix) == Some(route) {
-                continue;
-            }
-            if self.observed.foreign_routes.contains(prefix) {
-                self.plan.refusals.push(format!(
-                    "the host already has a route to {prefix} that is not overlayd's: containers use the overlay, \
-                     the host itself does not; delete that route to change it"
-                ));
-                continue;
-            }
-            self.plan.changes.push(Change::PutKernelRoute(*route));
-        }
-        let held = self.observed.kernel_routes.iter().chain(&self.observed.broken_routes);
-        for (prefix, route) in held {
-            if !desired.kernel_routes.contains_key(prefix) {
-                self.plan.changes.push(Change::DeleteKernelRoute(*route));
-            }
-        }
+        let (observed, plan) = (self.observed, &mut self.plan);
+        let wanted: BTreeMap<&KernelRouteKey, &OverlayRoute> = desired
+            .kernel_routes
+            .iter()
+            .filter(|(key, _)| {
+                let (table, prefix) = key;
+                let held = observed.kernel_routes.contains_key(key);
+                let foreign = *table == MAIN_TABLE && !held && observed.foreign_routes.contains(prefix);
+                if foreign {
+                    plan.refusals.push(format!(
+                        "the host already has a route to {prefix} that is not overlayd's: containers use the \
+                         overlay, the host itself does not; delete that route to change it"
+                    ));
+                }
+                !foreign
+            })
+            .collect();
+        let neighbours: BTreeSet<OverlayNeighbour> =
+            wanted.values().map(|route| (route.ifindex, route.gateway)).collect();
+        let missing = neighbours.difference(&observed.neighbours);
+        plan.changes.extend(missing.map(|neighbour| Change::PutNeighbour(*neighbour)));
+        let other = wanted.iter().filter(|(key, route)| observed.kernel_routes.get(key) != Some(**route));
+        plan.changes.extend(other.map(|(_, route)| Change::PutKernelRoute(**route)));
+        let missing = desired.rules.difference(&observed.rules);
+        plan.changes.extend(missing.map(|rule| Change::PutRule(rule.clone())));
+
+        let gone = observed.rules.difference(&desired.rules);
+        plan.changes.extend(gone.map(|rule| Change::DeleteRule(rule.clone())));
+        let gone = observed.kernel_routes.iter().filter(|(key, _)| !desired.kernel_routes.contains_key(key));
+        plan.changes.extend(gone.map(|(_, route)| Change::DeleteKernelRoute(*route)));
+        let gone = observed.neighbours.difference(&neighbours);
+        plan.changes.extend(gone.map(|neighbour| Change::DeleteNeighbour(*neighbour)));
     }
 
     fn deletions(&mut self, desired: &Desired, routes: &BTreeMap<RouteKey, Route>, peers: &PeerIds) {

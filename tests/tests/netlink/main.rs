@@ -7,4 +7,6 @@ mod monitor;
 mod namespace;
 mod neighbours;
 mod routes;
+mod rules;
 mod settings;
+mod tunnels;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
-use overlay_user::netlink::{Netlink, NextHop, OverlayRoute, RouteEntry};
+use overlay_user::netlink::{MAIN_TABLE, Netlink, NextHop, OverlayRoute, RouteEntry};
 
 use crate::namespace::{bridge_with_container, in_namespace, ip, json, link, run, wire};
 
@@ -17,7 +17,8 @@ fn net(text: &str) -> Ipv4Net {
 
 fn overlay_route(prefix: &str, ifindex: u32, mtu: u32) -> OverlayRoute {
     let prefix = net(prefix);
-    OverlayRoute { prefix, gateway: prefix.network(), ifindex, source: ip("10.1.0.1"), mtu }
+    let (table, gateway) = (MAIN_TABLE, prefix.network());
+    OverlayRoute { table, prefix, gateway, ifindex, source: ip("10.1.0.1"), mtu }
 }
 
 async fn routes(netlink: &Netlink) -> BTreeSet<(Ipv4Net, u32)> {
@@ -59,12 +60,31 @@ fn overlay_routes_are_set_replaced_and_deleted() {
 }
 
 #[test]
-fn other_protocols_and_tables_are_left_alone() {
+fn each_table_has_its_own_route_to_a_prefix() {
+    in_namespace(async |netlink, _| {
+        let _container = bridge_with_container();
+        let main = overlay_route("172.27.0.0/16", link(&netlink, "br0").await.index, 1450);
+        let (small, large) =
+            (OverlayRoute { table: 100, ..main }, OverlayRoute { table: 790_000_004, ..main });
+        for route in [main, small, large, OverlayRoute { mtu: 1400, ..large }] {
+            netlink.replace_route(&route, OURS).await.unwrap();
+        }
+        let mut tables: Vec<_> =
+            netlink.routes(OURS).await.unwrap().iter().map(|route| (route.table, route.mtu)).collect();
+        tables.sort_unstable();
+        assert_eq!(tables, [(100, 1450), (MAIN_TABLE, 1450), (790_000_004, 1400)]);
+        netlink.delete_route(&large, OURS).await.unwrap();
+        assert_eq!(run("ip route show table 790000004"), "");
+        assert_eq!(netlink.routes(OURS).await.unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn other_protocols_are_left_alone() {
     in_namespace(async |netlink, _| {
         let _container = bridge_with_container();
         let br0 = link(&netlink, "br0").await.index;
         run("ip route add 10.7.0.0/16 via 10.1.0.2 proto static");
-        run(&format!("ip route add 10.8.0.0/16 via 10.1.0.2 table 100 proto {OURS}"));
         run(&format!("ip route add blackhole 10.6.0.0/16 proto {OURS}"));
         assert_eq!(netlink.routes(OURS).await.unwrap(), []);
         let theirs = OverlayRoute { gateway: ip("10.1.0.2"), ..overlay_route("10.7.0.0/16", br0, 0) };
@@ -81,8 +101,8 @@ fn a_route_of_ours_in_another_shape_is_seen_and_can_be_deleted() {
         let br0 = link(&netlink, "br0").await.index;
         run(&format!("ip route add 10.5.0.0/16 dev br0 metric 7 proto {OURS}"));
         let none = ip("0.0.0.0");
-        let bare =
-            OverlayRoute { prefix: net("10.5.0.0/16"), gateway: none, ifindex: br0, source: none, mtu: 0 };
+        let (table, prefix) = (MAIN_TABLE, net("10.5.0.0/16"));
+        let bare = OverlayRoute { table, prefix, gateway: none, ifindex: br0, source: none, mtu: 0 };
         assert_eq!(netlink.routes(OURS).await.unwrap(), [bare]);
         netlink.delete_route(&bare, OURS).await.unwrap();
         assert_eq!(netlink.routes(OURS).await.unwrap(), []);

@@ -130,11 +130,26 @@ impl Bed {
 
     /// Runs a program once.
     pub(crate) fn run(&mut self, program: &str, context: Context, packet: &[u8]) -> Ran {
+        let mut data_out = Vec::new();
+        let (verdict, mark, nanoseconds) = self.run_into(program, context, packet, &mut data_out);
+        Ran { verdict, packet: data_out, mark, nanoseconds }
+    }
+
+    /// Runs a program once; what became of the packet is left in `data_out`. Returns the verdict, the mark and
+    /// the nanoseconds.
+    pub(crate) fn run_into(
+        &mut self,
+        program: &str,
+        context: Context,
+        packet: &[u8],
+        data_out: &mut Vec<u8>,
+    ) -> (i32, u32, u128) {
         let ctx_in = context.to_bytes();
-        let (mut ctx_out, mut data_out) = (ctx_in, vec![0; BUFFER]);
+        let mut ctx_out = ctx_in;
+        data_out.resize(BUFFER, 0);
         let options = TestRunOptions {
             data_in: Some(packet),
-            data_out: Some(&mut data_out),
+            data_out: Some(data_out),
             ctx_in: Some(&ctx_in),
             ctx_out: Some(&mut ctx_out),
             ..TestRunOptions::default()
@@ -143,12 +158,7 @@ impl Bed {
         let result =
             result.unwrap_or_else(|e| panic!("{program}, {context:?}, {} bytes: {e:?}", packet.len()));
         data_out.truncate(result.data_size_out as usize);
-        Ran {
-            verdict: result.return_value.cast_signed(),
-            packet: data_out,
-            mark: Context::mark_in(&ctx_out),
-            nanoseconds: result.duration.as_nanos(),
-        }
+        (result.return_value.cast_signed(), Context::mark_in(&ctx_out), result.duration.as_nanos())
     }
 
     /// All that the programs have written so far.
@@ -167,6 +177,14 @@ impl Bed {
             }
         }
         State { drops, traffic, endpoints, learned }
+    }
+
+    /// Packets counted as dropped, for any reason, and as traffic with any peer so far.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let drops = self.drops.iter().map(|cpus| cpus.unwrap().iter().sum::<u64>()).sum();
+        let of = |peer, direction| self.maps.traffic(peer, direction).unwrap().packets;
+        let both = |peer| of(peer, Direction::ToPeer) + of(peer, Direction::FromPeer);
+        (drops, WATCHED_PEERS.map(both).sum())
     }
 
     /// The packets counted under a reason so far.

@@ -6,12 +6,12 @@
 mod bed;
 mod bridge_egress;
 mod case;
+mod fuzz;
 mod learning;
 mod local;
 mod mtu;
 mod object;
 mod packet;
-mod random;
 mod skb;
 mod slow_path;
 mod timing;

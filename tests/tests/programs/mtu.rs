@@ -126,6 +126,8 @@ fn only_a_syn_is_changed() {
             .counts(A.id, ToPeer, 1, len)
     };
     let of = |flags| ip(CONTAINER, A.container, flags, &mss(1460));
+    let fragment = Ipv4 { flags_fragment: 1, ..of(SYN) };
+    let len = fragment.bytes().len();
     let mut cut = of(SYN);
     cut.payload.truncate(22);
     let mut short = of(SYN);
@@ -136,7 +138,9 @@ fn only_a_syn_is_changed() {
         unchanged("an ACK", of(ACK)),
         unchanged("no flags", of(0)),
         unchanged("UDP that looks like it", Ipv4 { protocol: 17, ..of(SYN) }),
-        unchanged("a later fragment", Ipv4 { flags_fragment: 1, ..of(SYN) }),
+        Case::new("a later fragment", BRIDGE_EGRESS, dev::BRIDGE, from_host(&fragment))
+            .tunnels(to_peer(&A, 0, fragment.bytes()))
+            .counts(A.id, ToPeer, 1, len),
         unchanged("options cut off", cut),
         unchanged("a header of less than 20 bytes", short),
         unchanged("a header longer than the packet", long),

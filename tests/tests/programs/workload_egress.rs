@@ -7,14 +7,17 @@ use overlay_common::{
     map::{Direction::ToPeer, Endpoint, EndpointSource, Tunnel, program::WORKLOAD_EGRESS},
 };
 
+use overlay_user::datapath::map::Maps;
+
 use crate::{
     bed::{moved_event, with_bed},
     case::{Case, REDIRECT, run_table},
     packet::{ARP, ICMP, IPV4, IPV6, Ipv4, TCP, UDP, at, eth, pattern, tcp, udp},
     skb::Context,
     world::{
-        A, B, CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, MTU, NEW, OTHER, OTHER_MAC, TO_HOST_MARK, dev,
-        endpoint, endpoint_key, from_container, port, route_key, to_peer, tunnel,
+        A, B, CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, LISTEN_PORT, MTU, NEW, OTHER, OTHER_MAC,
+        PORT_NUMBER, TO_HOST_MARK, dev, endpoint, endpoint_key, from_container, port, route_key, to_peer,
+        tunnel,
     },
 };
 
@@ -59,8 +62,6 @@ fn routed_packets_are_encapsulated() {
         reaches("without DF the outer DF stays", &A, &Ipv4 { flags_fragment: 0, ..to_a.clone() }),
         reaches("TCP", &A, &Ipv4 { protocol: TCP, payload: tcp(1, 2, 32, b"x"), ..to_a.clone() }),
         reaches("nothing but a header", &A, &bare),
-        reaches("a first fragment", &A, &Ipv4 { flags_fragment: 0x2000, ..to_a.clone() }),
-        reaches("a later fragment", &A, &Ipv4 { flags_fragment: 0x0001, ..to_a.clone() }),
         case("a minimal frame's padding travels along", padded)
             .tunnels(to_peer(&A, 0, padded_inner))
             .counts(A.id, ToPeer, 1, 46),
@@ -138,13 +139,8 @@ fn what_is_not_ours_passes_untouched() {
             eth(GATEWAY_MAC, CONTAINER_MAC, 0x8100, &[&[0, 5, 8, 0], &ip[..]].concat()),
         ),
         case("IP options", from_container(&Ipv4 { options: vec![1; 4], ..to_a.clone() })),
-        case(
-            "a fragment over the MTU",
-            from_container(&Ipv4 {
-                flags_fragment: 0x2000,
-                ..Ipv4::sized(CONTAINER, A.container, MTU as usize + 1)
-            }),
-        ),
+        case("first fragment", from_container(&Ipv4 { flags_fragment: 0x2000, ..to_a.clone() })),
+        case("later fragment", from_container(&Ipv4 { flags_fragment: 0x0001, ..to_a.clone() })),
         case("TTL 1", from_container(&Ipv4 { ttl: 1, ..to_a.clone() })),
         case("TTL 0", from_container(&Ipv4 { ttl: 0, ..to_a.clone() })),
         case("a byte over the MTU", from_container(&Ipv4::sized(CONTAINER, A.container, MTU as usize + 1))),
@@ -213,6 +209,28 @@ fn senders_are_held_to_their_own_addresses() {
             eth(GATEWAY_MAC, [1, 0, 0x5e, 0, 0, 1], IPV4, &Ipv4::udp(NEW, A.container).bytes()),
         )
         .drops(DropReason::SourceMacSpoofed),
+    ]);
+}
+
+#[test]
+fn no_container_sends_tunnel_packets_in_the_hosts_name() {
+    let to = |dst, port| Ipv4 { payload: udp(50_000, port, &pattern(60)), ..Ipv4::udp(CONTAINER, dst) };
+    let forged = |name: &str, ip: &Ipv4| case(name, from_container(ip)).drops(DropReason::TunnelForged);
+    let to_peer_host = to(A.underlay, PORT_NUMBER);
+    let listen = |maps: &mut Maps| maps.put_listen_port(LISTEN_PORT, 1).unwrap();
+    run_table(&[
+        forged("to a peer's host", &to_peer_host),
+        forged("to another port that carries tunnels", &to(B.underlay, LISTEN_PORT)).with(listen),
+        forged("its first fragment", &Ipv4 { flags_fragment: 0x2000, ..to_peer_host.clone() }),
+        forged("with IP options", &Ipv4 { options: vec![1; 4], ..to_peer_host.clone() }),
+        forged("with TTL 1", &Ipv4 { ttl: 1, ..to_peer_host.clone() }),
+        forged("on the bridge", &to_peer_host).on(dev::BRIDGE),
+        case("to a host that is no peer", from_container(&to([8, 8, 8, 8], PORT_NUMBER))),
+        case("to another service on a peer's host", from_container(&to(A.underlay, 53))),
+        case("TCP", from_container(&Ipv4 { protocol: TCP, ..to_peer_host.clone() })),
+        // Where its first fragment does not arrive, this one is nothing.
+        case("a later fragment", from_container(&Ipv4 { flags_fragment: 0x0010, ..to_peer_host })),
+        reaches("to a container of a peer", &A, &to(A.container, PORT_NUMBER)),
     ]);
 }
 

@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    local::tests::local,
-    reconcile::desired::{Desired, fold},
+    local::{Bridge, tests::local},
+    reconcile::{
+        desired::{Desired, fold},
+        table,
+    },
     store::PeerSubnet,
 };
 
@@ -29,7 +32,24 @@ fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
 }
 
 fn desired(records: &BTreeMap<Ipv4Net, PeerSubnet>) -> Desired {
-    fold(&local(), records, RouteSource::Etcd, |ip| ip).0
+    fold(&local(), records, RouteSource::Etcd, |ip| ip, |_| None).0
+}
+
+/// The same, over some bridges in some order (by ifindex), and with a path MTU to every host.
+fn desired_over(records: &BTreeMap<Ipv4Net, PeerSubnet>, bridges: &[u32], path_mtu: Option<u32>) -> Desired {
+    let mut local = local();
+    let bridge =
+        |index: &u32| Bridge { index: *index, name: format!("br{index}"), ..local.bridges[0].clone() };
+    local.bridges = bridges.iter().map(bridge).collect();
+    fold(&local, records, RouteSource::Etcd, |ip| ip, |_| path_mtu).0
+}
+
+/// One to three bridges.
+fn bridges() -> impl Strategy<Value = Vec<u32>> {
+    (Just(vec![3, 4, 5]).prop_shuffle(), 1..=3usize).prop_map(|(mut bridges, count)| {
+        bridges.truncate(count);
+        bridges
+    })
 }
 
 /// Whatever was applied so far, no route may point to a tunnel or a peer that is not there.
@@ -38,6 +58,10 @@ fn assert_routes_are_whole(observed: &Observed) {
         let tunnel = observed.tunnels.get(&route.tunnel).unwrap_or_else(|| panic!("{key:?} has no tunnel"));
         assert_eq!(tunnel.peer, route.peer);
         assert!(observed.peers.values().any(|peer| peer.id == route.peer), "{key:?} has no peer");
+    }
+    for route in observed.kernel_routes.values() {
+        let neighbour = (route.ifindex, route.gateway);
+        assert!(observed.neighbours.contains(&neighbour), "{route:?} has no neighbour");
     }
 }
 
@@ -67,10 +91,12 @@ proptest! {
     /// From any state to any other: every step is safe, the end is what was desired, and there is nothing
     /// left to do.
     #[test]
-    fn converges_step_by_step(histories in prop::collection::vec(records(), 1..5)) {
+    fn converges_step_by_step(
+        histories in prop::collection::vec((records(), bridges(), prop::option::of(552u32..1500)), 1..5)
+    ) {
         let mut observed = Observed::default();
-        for records in &histories {
-            let desired = desired(records);
+        for (records, bridges, path_mtu) in &histories {
+            let desired = desired_over(records, bridges, *path_mtu);
             let first = plan(&desired, &observed, &BTreeSet::new());
             prop_assert!(first.refusals.is_empty());
             carry_out(&mut observed, &first);
@@ -82,7 +108,12 @@ proptest! {
             let wanted: BTreeSet<Ipv4Addr> = records.values().map(|r| r.public_ip).collect();
             let believed: BTreeSet<Ipv4Addr> = observed.peers.keys().map(|key| key.ip.to_v4().unwrap()).collect();
             prop_assert_eq!(believed, wanted);
-            prop_assert_eq!(observed.kernel_routes.len(), records.len());
+            prop_assert_eq!(observed.kernel_routes.len(), records.len() * bridges.len());
+            prop_assert_eq!(observed.neighbours.len(), records.len() * bridges.len());
+            prop_assert_eq!(observed.rules.len(), bridges.len() - 1);
+            let mtu = path_mtu.map_or(1450, |path| path - 50);
+            prop_assert!(observed.routes.values().all(|route| observed.tunnels[&route.tunnel].mtu == mtu));
+            prop_assert!(observed.kernel_routes.values().all(|route| route.mtu == mtu));
 
             let second = plan(&desired, &observed, &first.unreferenced);
             prop_assert!(second.changes.iter().all(|change| matches!(change, Change::ClearTunnel(_))));
@@ -128,8 +159,13 @@ fn peer(vni: Option<Vni>) -> (Ipv4Net, PeerSubnet) {
 fn a_foreign_route_is_left_alone_and_named() {
     let (subnet, record) = peer(None);
     let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
-    let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
-    assert!(!plan.changes.iter().any(|change| matches!(change, Change::PutKernelRoute(_))));
+    let plan = plan(&desired_over(&[(subnet, record)].into(), &[3, 4], None), &observed, &BTreeSet::new());
+    let routes = plan.changes.iter().filter_map(|change| match change {
+        Change::PutKernelRoute(route) => Some(route.table),
+        _ => None,
+    });
+    // It is in nobody's way in a further bridge's own table.
+    assert_eq!(routes.collect::<Vec<_>>(), [table::of_bridge(4)]);
     assert!(plan.refusals[0].contains("10.1.0.0/16"), "{:?}", plan.refusals);
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{Announcement, Health, NetworkConfig, PeerSubnet, Store, StoreError, Update};
 
-mod parse;
+pub mod parse;
 
 pub use parse::parse;
 

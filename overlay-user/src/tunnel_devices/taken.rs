@@ -1,0 +1,97 @@
+//! A port that somebody else has: the kernel gives a UDP port to one VXLAN configuration in a namespace.
+
+use std::{collections::BTreeSet, io, net::UdpSocket};
+
+use crate::netlink::Vxlan;
+
+/// Who has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// A VXLAN device that is not ours.
+    Device {
+        /// Its name.
+        name: String,
+        /// Its VNI; none where it takes every one.
+        vni: Option<u32>,
+    },
+    /// A socket of some program.
+    Socket,
+}
+
+impl Holder {
+    /// The device among `others` that keeps us off a port. One that is down holds nothing. One that is external
+    /// and filters VNIs as ours does shares its socket with us.
+    pub(super) fn among(others: &[Vxlan], port: u16) -> Option<Self> {
+        let holds =
+            |vxlan: &&Vxlan| vxlan.link.up && vxlan.port == port && !(vxlan.external && vxlan.vni_filter);
+        others.iter().find(holds).map(|vxlan| Self::Device {
+            name: vxlan.link.name.clone(),
+            vni: (!vxlan.external).then_some(vxlan.vni),
+        })
+    }
+
+    /// What is wrong, where it wants packets that are ours.
+    pub(super) fn trouble(&self, port: u16, vnis: &BTreeSet<u32>) -> Option<String> {
+        match self {
+            Self::Device { name, vni: Some(vni) } if vnis.contains(vni) => Some(format!(
+                "VXLAN device {name} has UDP port {port} and VNI {vni}, which are this network's: overlayd takes \
+                 its packets; delete it, or choose another VNI or port for one of the two"
+            )),
+            _ => None,
+        }
+    }
+
+    /// What is to be known where nothing is wrong.
+    pub(super) fn note(&self, port: u16) -> String {
+        let (whose, to) = match self {
+            Self::Device { name, vni: Some(vni) } => {
+                (format!("VXLAN device {name} (VNI {vni})"), name.as_str())
+            }
+            Self::Device { name, vni: None } => (format!("VXLAN device {name}"), name.as_str()),
+            Self::Socket => ("another socket".to_owned(), "it"),
+        };
+        format!(
+            "UDP port {port} belongs to {whose}, so overlayd has no tunnel device on it: tunnel packets that \
+             arrive as fragments or with IP options are lost; VNIs that are not overlayd's are left to {to}"
+        )
+    }
+}
+
+/// True where a socket, of whatever kind, is bound to a UDP port: asked before a device is made for nothing.
+pub(super) fn by_a_socket(port: u16) -> bool {
+    UdpSocket::bind(("0.0.0.0", port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_common::map::NOTE_BYTES;
+
+    use super::*;
+    use crate::tunnel_devices::device::tests::vxlan;
+
+    #[test]
+    fn only_a_device_that_is_up_and_not_like_ours_holds_a_port() {
+        let mut other = vxlan("flannel.1");
+        other.vni = 7;
+        let holder = Holder::among(std::slice::from_ref(&other), 4789).unwrap();
+        assert_eq!(holder, Holder::Device { name: "flannel.1".into(), vni: Some(7) });
+        assert_eq!(Holder::among(std::slice::from_ref(&other), 8472), None);
+        (other.external, other.vni_filter) = (true, true);
+        assert_eq!(Holder::among(std::slice::from_ref(&other), 4789), None);
+        other.vni_filter = false;
+        let holder = Holder::among(std::slice::from_ref(&other), 4789).unwrap();
+        assert_eq!(holder, Holder::Device { name: "flannel.1".into(), vni: None });
+        other.link.up = false;
+        assert_eq!(Holder::among(&[other], 4789), None);
+    }
+
+    #[test]
+    fn words_name_the_device_and_fit_a_note() {
+        let holder = Holder::Device { name: "a-name-of-15-by".into(), vni: Some(16_777_215) };
+        let note = holder.note(65_535);
+        assert!(note.contains("a-name-of-15-by (VNI 16777215)") && note.len() < NOTE_BYTES, "{}", note.len());
+        assert_eq!(holder.trouble(4789, &BTreeSet::from([1])), None);
+        let trouble = holder.trouble(4789, &BTreeSet::from([1, 16_777_215])).unwrap();
+        assert!(trouble.contains("4789") && trouble.contains("a-name-of-15-by"), "{trouble}");
+    }
+}
