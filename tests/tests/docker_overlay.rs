@@ -211,10 +211,10 @@ fn serve_a_page(host: &Host) -> Ipv4Addr {
     ip
 }
 
-/// The published port for another host and for a container there; and a container's way out, masqueraded.
+/// The published port for another host, a container there, and one of the same host; and a container's way out, masqueraded.
 fn assert_docker_works(topology: &Topology, outside: &Netns) {
     for (server, other) in [(1, 2), (2, 1)].map(|(a, b)| (topology.h(a), topology.h(b))) {
-        for client in [&other.ns, &other.c(1).ns, outside] {
+        for client in [&other.ns, &other.c(1).ns, outside, &server.c(1).ns] {
             assert_eq!(fetch(client, (server.ip, 8080)), PAGE, "{} from {}", server.name, client.name());
         }
         let container = &server.c(1).ns;
@@ -252,12 +252,18 @@ fn source_seen(outside: &Netns, container: &Netns) -> IpAddr {
 #[test]
 fn the_rules_of_docker_28_do_not_stop_the_overlay() {
     let mut topology = engines().without_overlayd().up().unwrap();
+    let outside = topology.scope.netns("outside").unwrap();
+    topology.wire.plug(&outside, "outside", OUTSIDE, &[]).unwrap();
     for host in &topology.hosts {
         // What Docker >= 28 adds for each container and for each bridge.
-        iptables(host, &format!("-t raw -A PREROUTING -d {} ! -i docker0 -j DROP", host.c(1).ip));
+        for ip in [host.c(1).ip, serve_a_page(host)] {
+            iptables(host, &format!("-t raw -A PREROUTING -d {ip} ! -i docker0 -j DROP"));
+        }
         iptables(host, "-t filter -A DOCKER ! -i docker0 -o docker0 -j DROP");
+        iptables(host, "-P FORWARD DROP");
     }
     assert_rules_stop_plain_routing(&topology);
+    assert_docker_works(&topology, &outside);
     (0..2).for_each(|index| topology.start_overlayd(index).unwrap());
     assert_talk(&topology);
     for (here, there) in [(1, 2), (2, 1)] {
@@ -265,6 +271,7 @@ fn the_rules_of_docker_28_do_not_stop_the_overlay() {
         assert!(ping(&here.ns, there.c(1).ip, 2).unwrap().clean(), "host to remote container");
         assert!(ping(&here.c(1).ns, there.bridge.ip, 2).unwrap().clean(), "container to remote host");
     }
+    assert_docker_works(&topology, &outside);
     for host in &topology.hosts {
         let raw = iptables(host, "-t raw -S PREROUTING -v");
         assert!(raw.contains("-c 0 0 -j DROP"), "none came by the rule: {raw}");
@@ -285,7 +292,7 @@ fn assert_rules_stop_plain_routing(topology: &Topology) {
 
 /// Docker's `icc=false` drops what is forwarded from docker0 to docker0. The fast path never gets there, so what it
 /// takes passes: any packet of up to the overlay's MTU; and the kernel tells senders of that MTU before it filters.
-/// Not covered, since the kernel itself would have to forward it: what it would have to fragment, and IP options.
+/// What the kernel itself would have to forward is told: see netfilter.rs.
 #[test]
 fn without_icc_containers_of_other_hosts_are_reached() {
     let isolated = |index, scope: &harness::Scope| {
