@@ -8,6 +8,7 @@ pub mod detach;
 pub mod endpoints;
 pub mod exit;
 pub mod local;
+pub mod netfilter;
 pub mod netlink;
 pub mod path_mtu;
 pub mod ports;

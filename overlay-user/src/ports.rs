@@ -34,6 +34,7 @@ impl Ports {
     pub fn sync(
         &mut self,
         local: &Local,
+        direct: &BTreeSet<u32>,
         links: &[Link],
         programs: &mut Programs,
         maps: &mut Maps,
@@ -41,7 +42,7 @@ impl Ports {
     ) -> Result<(), DatapathError> {
         let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
         let wanted = wanted(local, links);
-        self.entries(local, links, maps)?;
+        self.entries(local, direct, links, maps)?;
         for attachment in &wanted {
             if self.attached.contains(attachment) {
                 continue;
@@ -60,14 +61,21 @@ impl Ports {
     }
 
     /// Writes the entries that the programs need before they are attached.
-    fn entries(&self, local: &Local, links: &[Link], maps: &mut Maps) -> Result<(), DatapathError> {
+    fn entries(
+        &self,
+        local: &Local,
+        direct: &BTreeSet<u32>,
+        links: &[Link],
+        maps: &mut Maps,
+    ) -> Result<(), DatapathError> {
         maps.put_uplink(local.uplink.index, Uplink { addr: local.underlay_ip.octets() })?;
         let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
         for bridge in &local.bridges {
-            put(maps, &ports, bridge.index, port(local, bridge, port_flag::BRIDGE))?;
+            let both = if direct.contains(&bridge.index) { port_flag::LOCAL } else { 0 };
+            put(maps, &ports, bridge.index, port(local, bridge, both | port_flag::BRIDGE))?;
             for link in links.iter().filter(|link| link.master == Some(bridge.index)) {
                 let flags = if link.peer_elsewhere { port_flag::PEER } else { 0 };
-                put(maps, &ports, link.index, port(local, bridge, flags))?;
+                put(maps, &ports, link.index, port(local, bridge, both | flags))?;
             }
             let subnet = Subnet {
                 bridge: bridge.index,

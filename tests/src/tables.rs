@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Topology, eventually, host::Host, overlayd::Overlayd, tcx};
+use crate::{Topology, eventually, frame, host::Host, overlayd::Overlayd, tcx};
 
 /// How long news may take from one daemon to the others, on a machine with much to do.
 const HEARD: Duration = Duration::from_secs(5);
@@ -107,6 +107,15 @@ impl Host {
     pub fn ifindex(&self, name: &str) -> Result<u32> {
         let devices = self.ns.run(tcx::devices)??;
         Ok(devices.into_iter().find(|(_, other)| other == name).map_or(0, |(index, _)| index))
+    }
+
+    /// The Ethernet address of a device.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn mac(&self, device: &str) -> Result<frame::Mac> {
+        let links: Value = serde_json::from_str(&self.ns.ip(&format!("-j link show {device}"))?.stdout)?;
+        links[0]["address"].as_str().map(frame::mac).with_context(|| format!("{device} has no address"))
     }
 
     /// The index of a container's bridge port.

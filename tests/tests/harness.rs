@@ -3,12 +3,12 @@
 use std::{panic, path::Path, time::Duration};
 
 use harness::{
-    Netns, Scope, Topology, eventually,
+    Netns, Scope, Topology, eventually, frame,
     process::Cmd,
     scope::Remains,
     snapshot::Snapshot,
     topology::StoreKind,
-    traffic::{Endpoint, Probe, iperf, ping, ping_from, ping_with},
+    traffic::{Endpoint, Injector, Probe, Sniffer, iperf, ping, ping_from, ping_with},
     wire::WireKind,
 };
 
@@ -168,6 +168,39 @@ fn the_probe_ends_when_told_and_sees_an_outage() {
     let report = probe.finish().unwrap();
     assert!(report.forth.lost().len() >= 50 && report.back.lost().len() >= 50, "{report}");
     assert!(report.forth.received() >= 100 && report.forth.duplicates() == 0, "{report}");
+}
+
+#[test]
+fn what_is_injected_on_the_wire_is_sniffed_and_delivered() {
+    let topology = bare().up().unwrap();
+    let (h1, wire) = (topology.h(1), topology.wire.ns().unwrap());
+    let ip = h1.ip;
+    let socket = h1.ns.run(move || std::net::UdpSocket::bind((ip, 7777))).unwrap().unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let sniffers = [Sniffer::on(&h1.ns, "eth0").unwrap(), Sniffer::everywhere(wire).unwrap()];
+    let (stranger, own) = ("10.9.9.9:1234".parse().unwrap(), std::net::SocketAddrV4::new(h1.ip, 7777));
+    let packet = frame::Ipv4::udp(stranger, own, b"a stranger's word").bytes();
+    let sent = frame::eth(h1.mac("eth0").unwrap(), [2; 6], frame::IPV4, &packet);
+    // What is no frame is an error, and so is a device that is not there.
+    let injector = Injector::open(wire, "h1").unwrap();
+    assert!(injector.send(&[0; 13]).is_err() && Injector::open(wire, "h9").is_err());
+    h1.ns
+        .exec(&["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0"])
+        .unwrap();
+    for _ in 0..3 {
+        injector.send(&sent).unwrap();
+    }
+    for _ in 0..3 {
+        let mut buffer = [0; 64];
+        let (len, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], from), (&b"a stranger's word"[..], stranger.into()));
+    }
+    let ways = [false, true];
+    for (sniffer, outgoing) in sniffers.into_iter().zip(ways) {
+        let frames = sniffer.finish().unwrap();
+        let seen: Vec<bool> = frames.iter().filter(|f| f.bytes == sent).map(|f| f.outgoing).collect();
+        assert_eq!(seen, [outgoing; 3]);
+    }
 }
 
 #[test]

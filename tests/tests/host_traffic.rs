@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use harness::{
     Netns, Topology,
     host::{BRIDGE, Host, UPLINK},
-    traffic::{Endpoint, Probe, iperf, ping, ping_from},
+    traffic::{Endpoint, Probe, Sniffer, iperf, ping, ping_from, transfer},
     two_hosts, wire,
 };
 
@@ -55,6 +55,28 @@ fn hosts_talk_with_the_overlay_under_strict_reverse_path_filtering() {
 #[test]
 fn hosts_talk_with_the_overlay_under_loose_reverse_path_filtering() {
     everybody_talks("2");
+}
+
+/// What comes to docker0's own address comes in aggregates, as the wire brought it, and strict filtering lets it by.
+#[test]
+fn tcp_to_a_remote_docker0_arrives_in_aggregates() {
+    let topology = two_hosts().unwrap();
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    rp_filter(h2, "1");
+    let sniffer = Sniffer::on(&h2.ns, BRIDGE).unwrap();
+    let container = Endpoint { ns: &h1.c(1).ns, ip: h1.c(1).ip };
+    let bridge = Endpoint { ns: &h2.ns, ip: h2.bridge.ip };
+    transfer(container, bridge, 1_000_000).unwrap();
+    let frames = sniffer.finish().unwrap();
+    let arrived = frames.iter().filter(|f| !f.outgoing && f.bytes.get(30..34) == Some(&bridge.ip.octets()));
+    let largest = arrived.map(|f| f.bytes.len()).max();
+    assert!(largest > Some(10 * 1500), "the largest packet has {largest:?} bytes");
+    transfer(bridge, container, 5_000_000).unwrap();
+    let tcp = iperf::tcp(1).run(container.ns, bridge.ns, bridge.ip).unwrap();
+    assert!(tcp.flow.bits_per_second > 5e6, "{tcp:?}");
+    for host in [h1, h2] {
+        assert_eq!(host.overlayd().drops().unwrap().len(), 0, "on {}", host.name);
+    }
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct Status {
     pub endpoints: usize,
     /// Packets dropped, all reasons together.
     pub drops: u64,
+    /// What the operator should know though nothing is wrong.
+    pub notes: Vec<String>,
 }
 
 impl Status {
@@ -110,6 +112,7 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         routes: maps.routes()?.len(),
         endpoints: maps.endpoints()?.len(),
         drops,
+        notes: maps.notes()?,
     })
 }
 

@@ -73,6 +73,7 @@ pub fn status(status: &Status) -> String {
     if !status.message.is_empty() {
         lines.insert(1, ("Trouble", status.message.clone()));
     }
+    lines.extend(status.notes.iter().map(|note| ("Note", note.clone())));
     lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
 }
 

@@ -2,6 +2,8 @@
 //! is told to end.
 
 mod announce;
+mod netfilter;
+mod notes;
 mod peers;
 mod start;
 mod tunnels;
@@ -122,8 +124,8 @@ struct Daemon {
     started: u64,
     /// What is wrong besides the store, one line each; said once.
     troubles: BTreeMap<Aspect, BTreeSet<String>>,
-    /// What is not wrong but should be known.
-    notes: Vec<String>,
+    netfilter: netfilter::Watch,
+    notes: BTreeMap<notes::Source, Vec<String>>,
 }
 
 impl Daemon {
@@ -147,7 +149,9 @@ impl Daemon {
                     ready.clear_ready();
                     dirty.routes = told.iter().any(|event| event.kind == PATH_MTU_CHANGED);
                 }
+                findings = self.netfilter.finished() => self.take_findings(findings, &mut dirty),
                 _ = heartbeat.tick() => {
+                    self.watch_netfilter();
                     dirty.routes = self.troubles.contains_key(&Aspect::Routes)
                         || self.reconciler.has_leftovers()
                         || self.path_mtus_changed();
@@ -234,6 +238,9 @@ impl Daemon {
 
     /// Brings everything that is dirty back in step.
     async fn round(&mut self, dirty: Dirty) {
+        if dirty.local || dirty.links || dirty.routes {
+            self.netfilter.surroundings_changed();
+        }
         if dirty.local {
             let troubles = self.look_around().await;
             self.say(Aspect::Local, troubles);
@@ -281,10 +288,13 @@ impl Daemon {
 
     async fn follow_links(&mut self) -> BTreeSet<String> {
         let synced = match self.netlink.links().await {
-            Ok(links) => self
-                .ports
-                .sync(&self.local, &links, &mut self.programs, &mut self.maps, &self.pins)
-                .map_err(|error| exit::one_line(&error.into())),
+            Ok(links) => {
+                self.netfilter.follow(&links);
+                let (local, direct) = (&self.local, self.netfilter.local());
+                self.ports
+                    .sync(local, direct, &links, &mut self.programs, &mut self.maps, &self.pins)
+                    .map_err(|error| exit::one_line(&error.into()))
+            }
             Err(error) => Err(error.to_string()),
         };
         synced.err().into_iter().collect()

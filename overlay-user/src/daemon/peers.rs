@@ -84,6 +84,11 @@ impl Daemon {
     /// besides the programs' events, which are lost while the daemon is away.
     pub(super) fn path_mtus_changed(&self) -> bool {
         let Some(records) = &self.records else { return false };
+        let quiet =
+            self.path_mtus.is_empty() && self.maps.path_mtus().is_ok_and(|entries| entries.is_empty());
+        if quiet {
+            return false;
+        }
         let judged = self.judge_path_mtus(&peers(&self.local, records));
         judged.map_or(true, |judged| judged.believed != self.path_mtus || !judged.forgotten.is_empty())
     }
@@ -96,6 +101,9 @@ impl Daemon {
         }
         for shift in path_mtu::shifts(&self.path_mtus, &believed, self.local.mtu) {
             let path_mtu::Shift { peer, path_mtu, before, after } = shift;
+            if !peers.contains(&peer) {
+                continue;
+            }
             match path_mtu {
                 Some(path) => info!(
                     "a router on the way to peer {peer} carries packets of {path} bytes: MTU to its containers {after}, was {before}"

@@ -2,7 +2,7 @@
 //! announce last. A first start that fails undoes itself; a later one leaves the running data path alone.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -13,7 +13,7 @@ use overlay_common::{Be16, Mac, Vni, map::Node};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use super::{Daemon, Dirty, announce};
+use super::{Daemon, Dirty, announce, netfilter};
 use crate::{
     config::{Config, StoreConfig},
     datapath::{attach, load::Programs, map::Maps, pin::Pins},
@@ -234,7 +234,7 @@ async fn bring_up(
     tunnel_devices.sync(local, tools).await;
     let mut ports = Ports::default();
     let links = netlink.links().await?;
-    ports.sync(local, &links, &mut programs, &mut maps, pins)?;
+    ports.sync(local, &BTreeSet::new(), &links, &mut programs, &mut maps, pins)?;
     match survey.store.claim(&announce::announcements(local)).await {
         Ok(()) => {}
         // Announcing goes on trying.
@@ -303,7 +303,8 @@ impl Parts {
             store_synced: if heard { status::now() } else { 0 },
             started: status::now(),
             troubles: BTreeMap::new(),
-            notes: Vec::new(),
+            netfilter: netfilter::Watch::default(),
+            notes: BTreeMap::new(),
         };
         daemon.first_round().await;
         Ok(daemon)
@@ -311,6 +312,15 @@ impl Parts {
 }
 
 impl Daemon {
+    /// Netfilter, with the bridges' ports and the peers known.
+    async fn first_look(&mut self) {
+        let mut dirty = Dirty::default();
+        self.watch_netfilter();
+        let findings = self.netfilter.finished().await;
+        self.take_findings(findings, &mut dirty);
+        self.round(dirty).await;
+    }
+
     /// The first round, and the word that everything is in place.
     async fn first_round(&mut self) {
         if let Health::Degraded { reason } = &self.health {
@@ -318,6 +328,7 @@ impl Daemon {
         }
         self.round(Dirty { links: true, endpoints: true, routes: true, local: true, ..Dirty::default() })
             .await;
+        self.first_look().await;
         self.announce().await;
         self.announcer.watch();
         info!(

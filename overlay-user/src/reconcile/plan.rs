@@ -38,6 +38,7 @@ pub fn plan(desired: &Desired, observed: &Observed, clearable: &BTreeSet<u32>) -
     let mut planner = Planner { observed, plan: Plan::default() };
     let ids = planner.peers(desired);
     planner.listen_ports(desired);
+    planner.smaller_kernel_mtus(desired);
     let routes = planner.routes(desired, &ids);
     planner.kernel_routes(desired);
     planner.deletions(desired, &routes, &ids);
@@ -162,6 +163,20 @@ impl Planner<'_> {
 
     /// Plans what the kernel needs to route packets into the overlay. A table is filled before a rule leads to
     /// it, and a neighbour is there before a route leads to it.
+    /// The kernel's routes whose MTU falls, before the tunnels' does: what the kernel let pass and the tunnel
+    /// does not take is lost, and nobody is told.
+    fn smaller_kernel_mtus(&mut self, desired: &Desired) {
+        let routes = desired.kernel_routes.iter();
+        let smaller: Vec<_> = routes.filter(|(key, route)| self.falls(key, route)).collect();
+        self.plan.changes.extend(smaller.into_iter().map(|(_, route)| Change::PutKernelRoute(*route)));
+    }
+
+    /// Whether all that changes of a kernel route is that its MTU falls.
+    fn falls(&self, key: &KernelRouteKey, route: &OverlayRoute) -> bool {
+        let held = self.observed.kernel_routes.get(key);
+        held.is_some_and(|held| route.mtu < held.mtu && OverlayRoute { mtu: held.mtu, ..*route } == *held)
+    }
+
     fn kernel_routes(&mut self, desired: &Desired) {
         let (observed, plan) = (self.observed, &mut self.plan);
         let wanted: BTreeMap<&KernelRouteKey, &OverlayRoute> = desired
@@ -184,8 +199,15 @@ impl Planner<'_> {
             wanted.values().map(|route| (route.ifindex, route.gateway)).collect();
         let missing = neighbours.difference(&observed.neighbours);
         plan.changes.extend(missing.map(|neighbour| Change::PutNeighbour(*neighbour)));
-        let other = wanted.iter().filter(|(key, route)| observed.kernel_routes.get(key) != Some(**route));
-        plan.changes.extend(other.map(|(_, route)| Change::PutKernelRoute(**route)));
+        let other: Vec<_> = wanted
+            .iter()
+            .filter(|(key, route)| {
+                observed.kernel_routes.get(key) != Some(**route) && !self.falls(key, route)
+            })
+            .map(|(_, route)| Change::PutKernelRoute(**route))
+            .collect();
+        self.plan.changes.extend(other);
+        let plan = &mut self.plan;
         let missing = desired.rules.difference(&observed.rules);
         plan.changes.extend(missing.map(|rule| Change::PutRule(rule.clone())));
 

@@ -3,12 +3,8 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use harness::{
-    Netns, Topology,
-    container::Container,
-    eventually, tcx,
-    topology::StoreKind,
-    traffic::ping,
-    wire::{ADDRESS, address_of},
+    Netns, Topology, container::Container, eventually, tcx, topology::StoreKind, traffic::ping,
+    wire::WireKind,
 };
 
 use crate::expected::{PAIRS, Row, Setting, row_of};
@@ -33,8 +29,9 @@ pub(crate) struct Lane<'a> {
 
 impl Bed {
     pub(crate) fn up(setting: Setting) -> Self {
-        let builder = Topology::builder().store(StoreKind::Peers).uplink_mtu(setting.uplink).containers(0);
-        let mut topology = builder.up().unwrap();
+        let wire = setting.router.map_or(WireKind::Bridge, |narrow| WireKind::Routed { narrow });
+        let builder = Topology::builder().store(StoreKind::Peers).wire(wire).uplink_mtu(setting.uplink);
+        let mut topology = builder.containers(0).up().unwrap();
         for (number, (first, second)) in (1..).zip(PAIRS) {
             topology.h_mut(1).start_container(number, first).unwrap();
             topology.h_mut(2).start_container(number, second).unwrap();
@@ -42,9 +39,6 @@ impl Bed {
         let bed = Self { setting, topology };
         if setting.cut {
             bed.cut();
-        }
-        if let Some(mtu) = setting.router {
-            bed.put_router_between(mtu);
         }
         bed.settle();
         bed
@@ -80,31 +74,6 @@ impl Bed {
         let off = ["tso", "off", "gso", "off", "tx-udp_tnl-segmentation", "off", "gro", "on"];
         for host in &self.topology.hosts {
             host.ns.cmd("ethtool").args(["-K", "eth0"]).args(off).check().unwrap();
-        }
-    }
-
-    /// The wire's bridge and the second host's link become two links of a router. The hosts go on believing that
-    /// they are neighbours (proxy ARP), and their links still take the uplinks' MTU.
-    fn put_router_between(&self, mtu: u32) {
-        let wire = self.wire();
-        let [first, second] = [0, 1].map(address_of);
-        for (key, value) in [
-            ("ipv4/ip_forward", "1"),
-            ("ipv4/conf/all/proxy_arp", "1"),
-            ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv4/neigh/br0/proxy_delay", "0"),
-            ("ipv4/neigh/h2/proxy_delay", "0"),
-        ] {
-            wire.sysctl(key, value).unwrap();
-        }
-        wire.ip_batch(&[
-            "link set h2 nomaster".to_owned(),
-            format!("route add {second}/32 dev h2 src {ADDRESS} mtu {mtu}"),
-            format!("route add {first}/32 dev br0 src {ADDRESS} mtu {mtu}"),
-        ])
-        .unwrap();
-        for host in &self.topology.hosts {
-            host.ns.ip("neigh flush dev eth0").unwrap();
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Setting {
     pub(crate) name: &'static str,
     /// The MTU of both uplinks.
     pub(crate) uplink: u32,
-    /// The MTU of the router's far links, where there is a router. The first packets that are too large for it are
+    /// The MTU of the link between two routers on the way, where there are routers. The first packets that are too large for it are
     /// lost, and the hosts are told; the rows hold from then on, as without a router.
     pub(crate) router: Option<u32>,
     /// Whether the hosts cut aggregates into packets themselves, as for a device without offloads.

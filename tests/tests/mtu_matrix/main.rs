@@ -21,7 +21,7 @@ use expected::{
 use udp::{Ends, Load};
 use watch::{Pairs, Watch};
 
-/// The bridge's port of the first host, in the wire's namespace: every tunnel packet passes it, once.
+/// The first host's link, in the wire's namespace: every tunnel packet passes it, once.
 const WATCHED: &str = "h1";
 
 /// A setting takes some 20 s; where everything fails, every failure takes seconds.

@@ -75,6 +75,29 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
     }
 }
 
+/// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
+fn assert_kernel_mtus_fit(observed: &Observed) {
+    for ((_, prefix), kernel) in &observed.kernel_routes {
+        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
+        assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_kernels_mtu_never_exceeds_the_tunnels(records in records(), bridges in bridges()) {
+        let mut observed = Observed::default();
+        for path_mtu in [None, Some(1400), Some(1300), Some(1450), None] {
+            let desired = desired_over(&records, &bridges, path_mtu);
+            for change in &plan(&desired, &observed, &BTreeSet::new()).changes {
+                observed.record(change);
+                assert_kernel_mtus_fit(&observed);
+            }
+            prop_assert!(plan(&desired, &observed, &BTreeSet::new()).changes.is_empty());
+        }
+    }
+}
+
 /// The state that the observed one must be, ids aside.
 fn summary(observed: &Observed) -> BTreeMap<Ipv4Net, (Ipv4Addr, u32, u16)> {
     observed

@@ -1,0 +1,32 @@
+//! What the operator should know though nothing is wrong: said once in the log, and kept for `overlayctl status`.
+
+use tracing::{error, info};
+
+use super::Daemon;
+use crate::exit;
+
+/// Who has something to say. `status` shows the notes in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// Tunnel devices that cannot be had.
+    Tunnels,
+    /// What the host's netfilter would do to packets that pass it by.
+    Netfilter,
+}
+
+impl Daemon {
+    /// Replaces all that a source has said.
+    pub(super) fn note(&mut self, source: Source, notes: Vec<String>) {
+        let before = self.notes.insert(source, notes).unwrap_or_default();
+        let now = &self.notes[&source];
+        for note in now.iter().filter(|note| !before.contains(note)) {
+            info!("note: {note}");
+        }
+        for note in before.iter().filter(|note| !now.contains(note)) {
+            info!("no longer: {note}");
+        }
+        if let Err(error) = self.maps.put_notes(self.notes.values().flatten().map(String::as_str)) {
+            error!("cannot write the notes: {}", exit::one_line(&error.into()));
+        }
+    }
+}
