@@ -138,6 +138,21 @@ fn write_peers(file: &Path, subnet: &str, host: Ipv4Addr) {
     fs::write(file, text).unwrap();
 }
 
+/// Puts the kernel's device in overlayd's place: the outer header has DF, TTL 64 and the inner TOS byte, and no UDP
+/// checksum; the VTEPs' MAC addresses are the same.
+fn replace_by_the_kernel(topology: &mut Topology, mac: &str) {
+    assert_eq!(topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
+    let (host, device) = (topology.h(1), "flannel.1");
+    let ip = host.ip;
+    let link =
+        format!("link add {device} address {mac} type vxlan id {VNI} dstport {PORT} local {ip} dev eth0");
+    host.ns.ip(&format!("{link} nolearning noudpcsum df set ttl 64 tos inherit")).unwrap();
+    host.ns.ip(&format!("link set {device} up")).unwrap();
+    let vtep = KernelVtep { device: device.to_owned(), mac: mac.to_owned() };
+    let (subnet, remote) = (topology.h(2).bridge.subnet(), topology.h(2).ip);
+    vtep.add_peer(host, &Remote { subnet: &subnet, ip: remote, mac: REMOTE_MAC }).unwrap();
+}
+
 #[test]
 fn what_we_send_is_what_the_kernels_device_sends() {
     let builder = Topology::builder().without_overlayd().container_mtu(1450).store(StoreKind::Peers);
@@ -153,17 +168,8 @@ fn what_we_send_is_what_the_kernels_device_sends() {
     let peers = topology.h(1).overlayd().ctl(&["peers", "-o", "json"]).unwrap();
     assert!(peers[0]["packets_to"].as_u64().unwrap() >= packets.len() as u64, "{peers}");
 
-    assert_eq!(topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
-    let host = topology.h(1);
-    let (device, mac) = ("flannel.1", status["vtep_mac"].as_str().unwrap());
-    // What overlayd does: the outer header has DF, TTL 64 and the inner TOS byte, and no UDP checksum.
-    let ip = host.ip;
-    let link =
-        format!("link add {device} address {mac} type vxlan id {VNI} dstport {PORT} local {ip} dev eth0");
-    host.ns.ip(&format!("{link} nolearning noudpcsum df set ttl 64 tos inherit")).unwrap();
-    host.ns.ip(&format!("link set {device} up")).unwrap();
-    let vtep = KernelVtep { device: device.to_owned(), mac: mac.to_owned() };
-    vtep.add_peer(host, &Remote { subnet: &subnet, ip: remote, mac: REMOTE_MAC }).unwrap();
+    let mac = status["vtep_mac"].as_str().unwrap().to_owned();
+    replace_by_the_kernel(&mut topology, &mac);
     let theirs = on_the_wire(&topology, &packets);
 
     let mut differ = Vec::new();

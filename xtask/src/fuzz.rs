@@ -29,10 +29,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(setup::Set::Build)?;
     if args.parsers {
         return parsers::run(args.seconds);
     }
-    setup::ensure(setup::Set::Build)?;
     if args.packets == 0 {
         bail!("--packets 0: there is nothing to run");
     }

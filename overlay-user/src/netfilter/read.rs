@@ -62,6 +62,18 @@ pub async fn read() -> Reading {
 }
 
 impl Reading {
+    /// What `iptables-save` or `nft -j list ruleset` has printed: the latter is JSON. For rules that are not this
+    /// host's, so nothing is known of its settings.
+    pub fn printed(text: &str) -> Self {
+        let mut reading = Self { bridge_calls_iptables: true, ..Self::default() };
+        match text.starts_with('{').then(|| nft::parse(text)) {
+            None => reading.tables = iptables::parse(text),
+            Some(Ok(tables)) => reading.tables = tables,
+            Some(Err(error)) => reading.unknown.push(format!("the nftables rules: {error}")),
+        }
+        reading
+    }
+
     /// The tables of ip_tables.
     async fn legacy(&mut self) {
         match first(&["iptables-legacy-save", "iptables-save"], |text| !iptables::is_nft(text)).await {

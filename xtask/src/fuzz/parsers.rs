@@ -26,7 +26,7 @@ pub(super) fn run(seconds: u32) -> Result<()> {
         fs::create_dir_all(&grown).with_context(|| format!("cannot create {}", grown.display()))?;
         let mut cargo = cargo_fuzz(&["run", target]);
         cargo.args([&grown, &committed]).args(["--", &format!("-max_total_time={seconds}")]);
-        cargo.args(["-print_final_stats=1", "-verbosity=0"]);
+        cargo.args(["-print_final_stats=1", "-print_funcs=0", "-verbosity=0"]);
         if let Err(error) = command::run(cargo.env("CARGO_TARGET_DIR", &target_dir)) {
             eprintln!("{target}: {error:#}");
             failed.push(target.as_str());

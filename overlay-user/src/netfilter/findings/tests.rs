@@ -282,3 +282,11 @@ fn what_cannot_be_read_may_be_anything() {
     assert_eq!(found.local, BTreeSet::new());
     assert_eq!(found.notes, ["cannot tell all that netfilter does: nft is not there: install it"]);
 }
+
+#[test]
+fn printed_rules_are_told_apart_by_their_form() {
+    let of = |text: &str| look(&Reading::printed(text), &around());
+    assert_eq!(of(DOCKER), of_save(DOCKER));
+    assert_eq!(of(DOCKER_NFT), look(&reading(nft::parse(DOCKER_NFT).unwrap()), &around()));
+    assert!(of("{").notes.iter().any(|note| note.contains("nftables rules")));
+}

@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask fuzz` runs ten million of them; the test alone a few hundred thousand.
 
+mod change;
 mod corpus;
 mod input;
 mod mutate;

@@ -74,7 +74,7 @@ pub(super) fn mutate(random: &mut Random, input: &mut Input) {
 
 /// One change.
 fn change(random: &mut Random, packet: &mut Vec<u8>) {
-    let headers = packet.len().min(at::INNER_IP + 60).max(1);
+    let headers = packet.len().clamp(1, at::INNER_IP + 60);
     if packet.is_empty() {
         return packet.extend(pattern(60));
     }

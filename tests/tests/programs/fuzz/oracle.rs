@@ -1,12 +1,13 @@
 //! What may become of a packet, by rules written from the documents and not from the programs.
 
 use super::{
+    change::{is_clamped, updated, word},
     input::Input,
     seed::{BRIDGE, TUNNEL, UPLINK, WORKLOAD},
 };
 use crate::{
     case::{DROP, NEXT, REDIRECT},
-    packet::{at, checksum},
+    packet::at,
     world::{
         A, B, BROADCAST, CONTAINER, CONTAINER_MAC, FROM_UPLINK_MARK, GATEWAY, GATEWAY_MAC, MTU, OTHER,
         OTHER_MAC, OVERLAY_NEIGHBOUR, PORT_NUMBER, PeerHost, SUBNET, TO_HOST_MARK, UNDERLAY, UPLINK_MAC,
@@ -31,7 +32,7 @@ use Judgement::{May, Must, Never};
 pub(super) struct Expected {
     bytes: Vec<u8>,
     /// Bytes that nobody can foretell.
-    free: Vec<std::ops::Range<usize>>,
+    free: Option<std::ops::Range<usize>>,
     mark: u32,
     /// Where the IPv4 packet stands whose SYN may have been clamped.
     ip: usize,
@@ -44,9 +45,6 @@ struct Frame<'a> {
     dst: [u8; 4],
     header_len: usize,
 }
-
-/// The MSS that a segment without options fits the overlay with.
-const MSS: u16 = MTU as u16 - 40;
 
 /// Says what is wrong with a run.
 pub(super) fn judge(input: &Input, verdict: i32, mark: u32, out: &[u8]) -> Result<(), String> {
@@ -80,7 +78,7 @@ fn expectation(input: &Input) -> Judgement {
 
 /// What is passed on or dropped stays as it is, but for a clamped SYN and the marks.
 fn unchanged(input: &Input, mark: u32, out: &[u8]) -> Result<(), String> {
-    let mut expected = Expected { bytes: input.packet.clone(), free: Vec::new(), mark: input.mark, ip: 14 };
+    let mut expected = Expected { bytes: input.packet.clone(), free: None, mark: input.mark, ip: 14 };
     if input.program == WORKLOAD && input.ifindex == dev::BRIDGE && input.mark == TO_HOST_MARK {
         expected.mark = 0;
     }
@@ -132,7 +130,7 @@ impl<'a> Frame<'a> {
         }
         let bytes = to_peer(peer, self.bytes[15], inner);
         // The source port is a hash: its upper two bits alone are known.
-        Expected { bytes, free: vec![at::OUTER_UDP..at::OUTER_UDP + 2], mark, ip: at::INNER_IP }
+        Expected { bytes, free: Some(at::OUTER_UDP..at::OUTER_UDP + 2), mark, ip: at::INNER_IP }
     }
 }
 
@@ -174,7 +172,7 @@ fn workload(input: &Input) -> Judgement {
 
 /// From one container to another, past the bridge: untouched, and only to who has both addresses.
 fn local(input: &Input, frame: &Frame<'_>, sender_is_known: bool) -> Judgement {
-    let expected = Expected { bytes: input.packet.clone(), free: Vec::new(), mark: input.mark, ip: 14 };
+    let expected = Expected { bytes: input.packet.clone(), free: None, mark: input.mark, ip: 14 };
     let to = |addr, mac, port| frame.dst == addr && frame.mac(0) == mac && input.ifindex != port;
     match frame.dst {
         dst if !is_local(dst) || [SUBNET, BROADCAST, GATEWAY].contains(&dst) => Never("no container has it"),
@@ -218,7 +216,7 @@ fn through_device(input: &Input, peer: &PeerHost) -> Judgement {
         return Never("there is no tunnel device on the peer's port");
     }
     let bytes = [&peer.vtep_mac[..], &VTEP_MAC, &input.packet[12..]].concat();
-    May(Expected { bytes, free: Vec::new(), mark: input.mark, ip: 14 })
+    May(Expected { bytes, free: None, mark: input.mark, ip: 14 })
 }
 
 fn uplink(input: &Input) -> Judgement {
@@ -305,7 +303,7 @@ fn delivered(input: &Input) -> Expected {
         inner[10..12].copy_from_slice(&sum.to_be_bytes());
     }
     let dst: [u8; 4] = std::array::from_fn(|i| inner[16 + i]);
-    let (mut mark, mut free) = (input.mark, Vec::new());
+    let (mut mark, mut free) = (input.mark, None);
     let [dst_mac, src_mac] = match dst {
         CONTAINER => [CONTAINER_MAC, GATEWAY_MAC],
         OTHER => [OTHER_MAC, GATEWAY_MAC],
@@ -315,7 +313,7 @@ fn delivered(input: &Input) -> Expected {
         }
         // Learned meanwhile, or left to the neighbour entry.
         _ => {
-            free.push(0..12);
+            free = Some(0..12);
             [[0; 6]; 2]
         }
     };
@@ -335,7 +333,7 @@ impl Expected {
             return Err(format!("{} bytes instead of {}: {out:02x?}", out.len(), self.bytes.len()));
         }
         let mut expected = self.bytes.clone();
-        for free in &self.free {
+        if let Some(free) = &self.free {
             expected[free.clone()].copy_from_slice(&out[free.clone()]);
         }
         // A tunnel's source port is a dynamic one, RFC 7348 section 5.
@@ -348,60 +346,4 @@ impl Expected {
         let differs = expected.iter().zip(out).position(|(a, b)| a != b).unwrap_or_default();
         Err(format!("differs from byte {differs} on:\n is {out:02x?}\nnot {expected:02x?}"))
     }
-}
-
-/// Whether the only difference is a SYN's MSS, lowered to what fits, and its checksum to match.
-fn is_clamped(before: &[u8], after: &[u8], ip: usize) -> bool {
-    let tcp = ip + 20;
-    let is_syn = before.len() >= tcp + 20
-        && before[ip] == 0x45
-        && before[ip + 9] == 6
-        && word(before, ip + 6) & 0x1fff == 0
-        && before[tcp + 13] & 2 != 0;
-    let end = if is_syn { tcp + usize::from(before[tcp + 12] >> 4) * 4 } else { return false };
-    let mut restored = after.to_vec();
-    (tcp + 20..end.min(before.len())).filter(|at| at + 4 <= end).any(|option| {
-        if before.get(option..option + 2) != Some(&[2, 4]) || option + 4 > before.len() {
-            return false;
-        }
-        let (was, is) = (word(before, option + 2) as u16, word(after, option + 2) as u16);
-        let sum = updated(word(before, tcp + 16) as u16, was, is);
-        restored.copy_from_slice(after);
-        restored[option + 2..option + 4].copy_from_slice(&was.to_be_bytes());
-        restored[tcp + 16..tcp + 18].copy_from_slice(&before[tcp + 16..tcp + 18]);
-        // The option may stand at an odd byte, where the halves of the checksum's words are swapped.
-        let odd = option % 2 != tcp % 2;
-        let swapped = updated(word(before, tcp + 16) as u16, was.swap_bytes(), is.swap_bytes());
-        let right = |sum: u16| sum == word(after, tcp + 16) as u16 || (sum == 0 || sum == 0xffff);
-        was > is && is == MSS && restored == before && right(if odd { swapped } else { sum })
-    })
-}
-
-fn word(bytes: &[u8], offset: usize) -> usize {
-    usize::from(u16::from_be_bytes([bytes[offset], bytes[offset + 1]]))
-}
-
-/// A checksum after one word has changed: RFC 1624, by the obvious way of taking the old word out of the sum
-/// and the new one in.
-fn updated(sum: u16, old: u16, new: u16) -> u16 {
-    let parts = [!sum, !old, new].map(u16::to_be_bytes).concat();
-    checksum(&parts)
-}
-
-#[test]
-fn a_clamped_syn_is_told_from_any_other_change() {
-    use crate::packet::{Ipv4, TCP, tcp};
-    let mut segment = tcp(1, 2, 24, &[]);
-    segment[13] = 2;
-    segment[20..24].copy_from_slice(&[2, 4, 0x05, 0xb4]);
-    let ip = Ipv4 { protocol: TCP, payload: segment, ..Ipv4::udp(CONTAINER, A.container) };
-    let before = crate::world::from_container(&ip);
-    let mut after = before.clone();
-    after[56..58].copy_from_slice(&MSS.to_be_bytes());
-    let sum = updated(word(&before, 50) as u16, 1460, MSS);
-    assert!(!is_clamped(&before, &after, 14), "the checksum is still the old one");
-    after[50..52].copy_from_slice(&sum.to_be_bytes());
-    assert!(is_clamped(&before, &after, 14));
-    after[38] ^= 1;
-    assert!(!is_clamped(&before, &after, 14));
 }
