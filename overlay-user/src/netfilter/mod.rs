@@ -1,7 +1,7 @@
 //! What the host's netfilter would do to the packets that the programs carry past it.
 //!
-//! [`read`] asks the kernel and the tools, [`iptables`] and [`nft`] make one model ([`rules`]) of what they print,
-//! [`walk`] follows a class of packets through it, and [`findings`] asks the two questions that matter: may packets
+//! `read` asks the kernel and the tools, `iptables` and `nft` make one model (`rules`) of what they print,
+//! `walk` follows a class of packets through it, and `findings` asks the two questions that matter: may packets
 //! go from one port of a bridge to another without it, and which of the user's rules do packets between hosts not
 //! see. Only IPv4 counts: the programs carry nothing else.
 
