@@ -11,7 +11,7 @@ const VTEP: Mac = Mac([6, 0x11, 0x22, 0x33, 0x44, 0x55]);
 
 fuzz_target!(|data: &[u8]| {
     let _ = arp_sender(data);
-    if let Some(frame) = ipv4_frame(data) {
+    if let Some(frame) = ipv4_frame(data, 0) {
         assert!(frame.ip.header_len() >= 20 && 14 + frame.ip.total_len.get() as usize <= data.len());
         let _ = (wire_ip_len(data, &frame, 0), wire_ip_len(data, &frame, 1000));
     }

@@ -36,15 +36,19 @@ pub struct Frame {
 }
 
 /// Reads an IPv4 frame; `None` for anything else, malformed IPv4 included: judging that is the kernel's
-/// business until the packet turns out to be ours.
+/// business until the packet turns out to be ours. An aggregate (`gso_size` not 0) may be longer than its total
+/// length can tell, which is zero then (BIG TCP, kernel >= 6.3).
 #[inline(always)]
-pub fn ipv4_frame<P: Packet + ?Sized>(packet: &P) -> Option<Frame> {
+pub fn ipv4_frame<P: Packet + ?Sized>(packet: &P, gso_size: u32) -> Option<Frame> {
     let eth: EthHeader = packet.read(0)?;
     if eth.ethertype != ETHERTYPE_IPV4 {
         return None;
     }
     let ip: Ipv4Header = packet.read(L3)?;
-    let total = ip.total_len.get() as usize;
+    let total = match ip.total_len.get() as usize {
+        0 if gso_size != 0 => packet.len() - L3,
+        total => total,
+    };
     if ip.version_ihl >> 4 != 4 || ip.header_len() < Ipv4Header::LEN || total < ip.header_len() {
         return None;
     }

@@ -11,7 +11,7 @@ use overlay_common::{
     parse::{self, Frame, L3, masked},
     template::Stamp,
     vni::VniKey,
-    wire::{EthHeader, Ipv4Header},
+    wire::{EthHeader, Ipv4Header, eth::ETHERTYPE_IPV4},
 };
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
     }
     skb.pull(mss::LEN);
     refuse_gateway_claim(&skb, port)?;
-    let Some(frame) = parse::ipv4_frame(&skb) else { return Ok(Verdict::Pass) };
+    let Some(frame) = parse::ipv4_frame(&skb, skb.gso_size()) else { return Ok(Verdict::Pass) };
     let sender = judge_sender(&skb, port, &frame);
     // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
     if frame.eth.dst != port.gateway_mac {
@@ -59,11 +59,15 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
 pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     skb.pull(mss::LEN);
-    let Some(frame) = parse::ipv4_frame(&skb) else { return Ok(Verdict::Pass) };
-    if frame.eth.dst != Mac::OVERLAY_NEIGHBOUR {
+    let Some(eth) = skb.read::<EthHeader>(0).filter(|eth| eth.dst == Mac::OVERLAY_NEIGHBOUR) else {
+        return Ok(Verdict::Pass);
+    };
+    if eth.ethertype != ETHERTYPE_IPV4 {
         return Ok(Verdict::Pass);
     }
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
+    // Nobody else has the neighbour's MAC address: what is passed on would vanish in the bridge.
+    let frame = parse::ipv4_frame(&skb, skb.gso_size()).ok_or(DropReason::InnerMalformed)?;
     let route: &Route = maps::route(port.vni, frame.ip.dst).ok_or(DropReason::NoRoute)?;
     // The peer believes only sources in our subnets; anything else would die there, unexplained.
     if maps::subnet(port.vni, frame.ip.src).is_none() {

@@ -97,6 +97,16 @@ fn fragments_and_options_are_left_to_the_kernel() {
 }
 
 #[test]
+fn an_aggregate_may_be_longer_than_its_header_can_tell() {
+    let mut packet = vec![0; L3 + 70_000];
+    packet[12..14].copy_from_slice(&[8, 0]);
+    packet[L3] = Ipv4Header::VERSION_IHL;
+    assert_eq!(ipv4_frame(&packet[..], 0), None);
+    assert!(ipv4_frame(&packet[..], 1400).is_some());
+    assert_eq!(ipv4_frame(&packet[..L3 + 19], 1400), None);
+}
+
+#[test]
 fn ports_of_what_is_left_to_the_kernel() {
     let port = |packet: &[u8]| {
         outer_udp(packet, outer_ipv4(packet)?).map(|outer| (outer.is_plain(), outer.port().get()))
@@ -140,17 +150,17 @@ fn segments_are_measured_not_aggregates() {
     packet[16..18].copy_from_slice(&52_u16.to_be_bytes());
     packet[23] = PROTOCOL_TCP;
     packet[14 + 20 + 12] = 0x80;
-    let frame = ipv4_frame(&packet[..]).unwrap();
+    let frame = ipv4_frame(&packet[..], 0).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 0), Some(52));
     assert_eq!(wire_ip_len(&packet[..], &frame, 1398), Some(20 + 32 + 1398));
     // What trails behind the IP packet goes into the tunnel too.
     let trailing = [&packet[..], &[0; 9]].concat();
     assert_eq!(wire_ip_len(&trailing[..], &frame, 0), Some(52 + 9));
     packet[23] = PROTOCOL_UDP;
-    let frame = ipv4_frame(&packet[..]).unwrap();
+    let frame = ipv4_frame(&packet[..], 0).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 1200), Some(20 + 8 + 1200));
     packet[23] = 132;
-    let frame = ipv4_frame(&packet[..]).unwrap();
+    let frame = ipv4_frame(&packet[..], 0).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 1200), None);
 }
 
@@ -158,7 +168,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(packet in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse(&packet);
-        if let Some(frame) = ipv4_frame(&packet[..]) {
+        if let Some(frame) = ipv4_frame(&packet[..], 0) {
             let _ = wire_ip_len(&packet[..], &frame, 1000);
         }
     }

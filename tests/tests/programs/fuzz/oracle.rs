@@ -107,9 +107,12 @@ fn is_local(addr: [u8; 4]) -> bool {
 }
 
 impl<'a> Frame<'a> {
-    fn of(bytes: &'a [u8]) -> Option<Self> {
+    fn of(input: &'a Input) -> Option<Self> {
+        let bytes = &input.packet[..];
         let ip = bytes.get(14..34).filter(|_| bytes[12..14] == [8, 0])?;
-        let (header_len, total) = (usize::from(ip[0] & 15) * 4, word(ip, 2));
+        // An aggregate of BIG TCP has no total length.
+        let total = if input.gso_size != 0 && word(ip, 2) == 0 { bytes.len() - 14 } else { word(ip, 2) };
+        let header_len = usize::from(ip[0] & 15) * 4;
         let sound = ip[0] >> 4 == 4 && header_len >= 20 && total >= header_len && 14 + total <= bytes.len();
         let addr = |offset: usize| [ip[offset], ip[offset + 1], ip[offset + 2], ip[offset + 3]];
         sound.then(|| Self { bytes, src: addr(12), dst: addr(16), header_len })
@@ -142,7 +145,7 @@ fn workload(input: &Input) -> Judgement {
     if on_bridge && input.mark == TO_HOST_MARK {
         return Never("it is for this host");
     }
-    let Some(frame) = Frame::of(&input.packet) else { return Never("it is not a whole IPv4 packet") };
+    let Some(frame) = Frame::of(input) else { return Never("it is not a whole IPv4 packet") };
     if !is_local(frame.src) || (!on_bridge && [SUBNET, BROADCAST, GATEWAY].contains(&frame.src)) {
         return Never("no container has that source");
     }
@@ -193,7 +196,7 @@ fn bridge(input: &Input) -> Judgement {
     if ![dev::BRIDGE, dev::PORT, dev::OTHER_PORT].contains(&input.ifindex) {
         return Never("it is no bridge of ours");
     }
-    let Some(frame) = Frame::of(&input.packet) else { return Never("it is not a whole IPv4 packet") };
+    let Some(frame) = Frame::of(input) else { return Never("it is not a whole IPv4 packet") };
     if frame.mac(0) != OVERLAY_NEIGHBOUR {
         return Never("the kernel did not route it to a peer");
     }
