@@ -29,34 +29,75 @@ use crate::{
 #[inline(always)]
 pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    if let Some(record) = handed_over(&skb) {
-        return from_xdp(&skb, &record);
-    }
-    let Some((outer, node)) = tunnel_packet(&skb) else { return Ok(Verdict::Pass) };
-    if !outer.is_plain() {
-        return refuse_early(&skb, &outer, node).map(|()| leave_to_device(&skb, outer.port()));
-    }
-    skb.pull(INNER_L3 - L3 + mss::LEN);
-    let Some(Accepted { sender, mut inner, tos }) = accept::plain(&skb, &outer, node)? else {
-        return Ok(Verdict::Pass);
+    let incoming = match handed_over(&skb) {
+        Some(record) => Some(Incoming::from_xdp(&skb, &record)?),
+        None => Incoming::from_wire(&skb)?,
     };
+    let Some(Incoming { sender, mut inner, tos, port }) = incoming else { return Ok(Verdict::Pass) };
     let arrival = Arrival::find(&skb, sender, &inner)?;
     let bytes = u64::from(inner.total_len.get());
-    if arrival.needs_device(&skb, &inner)
-        || skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err()
-    {
-        return if maps::tunnel_device(outer.port()).is_some_and(|device| device.ifindex != 0) {
-            Ok(leave_to_device(&skb, outer.port()))
-        } else {
-            Err(DropReason::DecapFailed)
-        };
-    }
-    skb.outer_checksum_removed();
-    if tos != inner.tos {
-        accept::remark(&mut inner, tos);
-        skb.store(L3, &inner).map_err(|_| DropReason::DecapFailed)?;
+    if let Some(port) = port {
+        if arrival.needs_device(&skb, &inner)
+            || skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err()
+        {
+            return if leave_to_device(&skb, port) {
+                Ok(Verdict::Pass)
+            } else {
+                Err(DropReason::DecapFailed)
+            };
+        }
+        skb.outer_checksum_removed();
+        if tos != inner.tos {
+            accept::remark(&mut inner, tos);
+            skb.store(L3, &inner).map_err(|_| DropReason::DecapFailed)?;
+        }
     }
     arrival.hand_over(&skb, &inner, bytes)
+}
+
+/// A packet that may come in, if it has a destination here.
+struct Incoming {
+    sender: Sender,
+    inner: Ipv4Header,
+    /// The TOS byte that the inner header is to have.
+    tos: u8,
+    /// The UDP port of a tunnel packet that is still to be stripped.
+    port: Option<Be16>,
+}
+
+impl Incoming {
+    /// `None` for what is not ours, or better handled by the kernel.
+    #[inline(always)]
+    fn from_wire(skb: &Skb<'_>) -> Result<Option<Self>, DropReason> {
+        let Some((outer, node)) = tunnel_packet(skb) else { return Ok(None) };
+        if !outer.is_plain() {
+            refuse_early(skb, &outer, node)?;
+            leave_to_device(skb, outer.port());
+            return Ok(None);
+        }
+        skb.pull(INNER_L3 - L3 + mss::LEN);
+        let accepted = accept::plain(skb, &outer, node)?;
+        Ok(accepted.map(|Accepted { sender, inner, tos }| Self {
+            sender,
+            inner,
+            tos,
+            port: Some(outer.port()),
+        }))
+    }
+
+    /// A packet that `uplink_decap` has checked and stripped; GRO may have merged several since.
+    #[inline(always)]
+    fn from_xdp(skb: &Skb<'_>, record: &Record) -> Result<Self, DropReason> {
+        // Where the hardware takes VLAN tags off, XDP does not see them. Without the outer headers there is no
+        // interface any more that could have it.
+        if !skb.is_for_us() || skb.untag() != Tag::None {
+            return Err(DropReason::NotFromUplink);
+        }
+        skb.pull(mss::LEN);
+        let inner = parse::ipv4_frame(skb).ok_or(DropReason::InnerMalformed)?.ip;
+        let sender = Sender { peer: record.peer, network: record.network };
+        Ok(Self { sender, tos: inner.tos, inner, port: None })
+    }
 }
 
 /// The record that `uplink_decap` put in front of a packet, where it runs on this uplink and the record is its.
@@ -79,21 +120,6 @@ fn handed_over(skb: &Skb<'_>) -> Option<Record> {
         (DecapState::Xdp | DecapState::Draining, false) => Some(record),
         _ => None,
     }
-}
-
-/// A packet that `uplink_decap` has checked and decapsulated; GRO may have merged several since.
-#[inline(always)]
-fn from_xdp(skb: &Skb<'_>, record: &Record) -> Result<Verdict, DropReason> {
-    // Where the hardware takes VLAN tags off, XDP does not see them. Without the outer headers there is no
-    // interface any more that could have it.
-    if !skb.is_for_us() || skb.untag() != Tag::None {
-        return Err(DropReason::NotFromUplink);
-    }
-    skb.pull(mss::LEN);
-    let frame = parse::ipv4_frame(skb).ok_or(DropReason::InnerMalformed)?;
-    let sender = Sender { peer: record.peer, network: record.network };
-    let arrival = Arrival::find(skb, sender, &frame.ip)?;
-    arrival.hand_over(skb, &frame.ip, u64::from(frame.ip.total_len.get()))
 }
 
 /// A packet that the kernel reassembled and decapsulated. The kernel has carried the outer congestion mark inward.
@@ -151,14 +177,15 @@ fn refuse_early(skb: &Skb<'_>, outer: &OuterUdp, node: &Node) -> Result<(), Drop
     Sender::find(VniKey::from_wire(vxlan.vni), outer.ip.src, outer.port(), node).map(drop)
 }
 
-/// Leaves a tunnel packet to the kernel, marked for our tunnel device where we have one on the port. A later
-/// fragment needs no mark: the reassembled packet has that of its first fragment.
+/// Marks a tunnel packet, which is the kernel's then, for our tunnel device; false where we have none on the port.
+/// A later fragment needs no mark: the reassembled packet has that of its first fragment.
 #[inline(always)]
-fn leave_to_device(skb: &Skb<'_>, port: Be16) -> Verdict {
-    if maps::tunnel_device(port).is_some_and(|device| device.ifindex != 0) {
+fn leave_to_device(skb: &Skb<'_>, port: Be16) -> bool {
+    let ours = maps::tunnel_device(port).is_some_and(|device| device.ifindex != 0);
+    if ours {
         skb.set_mark(mark::FROM_UPLINK);
     }
-    Verdict::Pass
+    ours
 }
 
 /// A packet that may come in, and has a destination here.
