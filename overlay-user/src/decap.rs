@@ -52,6 +52,8 @@ pub struct Decap {
     attached: Option<u32>,
     /// Why XDP will not do on an uplink, however often it is tried.
     barred: Option<(u32, String)>,
+    /// The uplink's driver, as it told its name.
+    driver: Option<(u32, Option<String>)>,
     /// Since when what is left of XDP is waited for.
     draining: Option<Instant>,
 }
@@ -66,7 +68,7 @@ impl Decap {
         let found = tools.netlink.link_by_index(uplink.index).await.map_err(|error| error.to_string())?;
         // The look around tells of an uplink that is gone.
         let Some(link) = found else { return Ok(()) };
-        let driver = driver(&link.name).ok().flatten();
+        let driver = self.driver(&link);
         let mut choice = choose(mode, &link, driver.as_deref());
         if let Some((_, why)) = self.barred.as_ref().filter(|(index, _)| *index == link.index) {
             choice = Choice { place: Place::Tc, why: why.clone() };
@@ -82,6 +84,14 @@ impl Decap {
         }
         self.fall_back(&link, &choice.why, tools).map_err(words)?;
         if self.barred.is_some() { refused(mode, &link, &choice.why) } else { Ok(()) }
+    }
+
+    /// The uplink's driver: asked for once, since the question waits for all who change links.
+    fn driver(&mut self, link: &Link) -> Option<String> {
+        if self.driver.as_ref().is_none_or(|(index, _)| *index != link.index) {
+            self.driver = Some((link.index, driver(&link.name).ok().flatten()));
+        }
+        self.driver.as_ref().and_then(|(_, name)| name.clone())
     }
 
     /// Towards XDP. Returns why it will not do, where it will not.

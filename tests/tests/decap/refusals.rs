@@ -137,3 +137,24 @@ fn naked_inner_packets_are_not_delivered() {
     let report = probe.finish().unwrap();
     assert!(report.clean(), "{report}");
 }
+
+/// A tag that stands beside the packet, as hardware puts it, XDP does not see. The packet is another interface's.
+#[test]
+fn what_comes_in_a_vlan_is_not_the_uplinks() {
+    let topology = two_hosts_with_xdp();
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    let probe = probe(&topology, 30);
+    let container = Sniffer::everywhere(&h1.c(1).ns).unwrap();
+    h2.ns.ip(&format!("link add link {UPLINK} name tagged type vlan id 7")).unwrap();
+    h2.ns.ip("link set tagged up").unwrap();
+    let injector = Injector::open(&h2.ns, "tagged").unwrap();
+    for _ in 0..COUNT {
+        injector.send(&tunnel(&topology).bytes()).unwrap();
+    }
+    let expected = BTreeMap::from([("not_from_uplink".to_owned(), COUNT)]);
+    eventually("they are dropped", SOON, || h1.overlayd().drops().unwrap() == expected).unwrap();
+    flow(&probe, 200);
+    assert_eq!(container.count(|f| f.contains(FORGED)), 0);
+    let report = probe.finish().unwrap();
+    assert!(report.clean(), "{report}");
+}
