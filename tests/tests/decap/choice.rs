@@ -51,14 +51,14 @@ fn a_driver_without_native_xdp_is_named() {
     for command in [
         format!("link set {UPLINK} down"),
         format!("link set {UPLINK} name wire"),
-        format!("link add {UPLINK} type dummy"),
+        format!("link add {UPLINK} type bridge"),
         format!("addr add {ip}/24 dev {UPLINK}"),
         format!("link set {UPLINK} up"),
     ] {
         host.ns.ip(&command).unwrap();
     }
     let error = format!("{:#}", topology.start_overlayd(0).unwrap_err());
-    assert!(error.contains("the driver of eth0 (dummy) has no native XDP"), "{error}");
+    assert!(error.contains("the driver of eth0 (bridge) has no native XDP"), "{error}");
 }
 
 /// A driver that keeps no metadata says so when it is asked for room; none of those here does, hence the word in its
