@@ -69,7 +69,7 @@ drop_reasons! {
     SourceMacSpoofed = 19, "source_mac_spoofed";
     /// Local sender claims the bridge's own address, in a packet or by ARP.
     GatewayClaimed = 20, "gateway_claimed";
-    /// Tunnel packet that reached the tunnel device by another way than the uplink.
+    /// Tunnel packet that came by another way than the uplink: to the tunnel device's socket, or in a VLAN.
     NotFromUplink = 21, "not_from_uplink";
     /// Local sender on a port that has as many learned addresses as it may have, or the endpoint table is full.
     PortFull = 22, "port_full";

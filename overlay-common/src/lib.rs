@@ -13,6 +13,7 @@ pub mod ecn;
 pub mod encap;
 pub mod event;
 pub mod flow;
+pub mod handover;
 pub mod map;
 pub mod mark;
 pub mod mss;

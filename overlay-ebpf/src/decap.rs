@@ -5,8 +5,9 @@ use aya_ebpf::programs::TcContext;
 use overlay_common::{
     Be16, DropReason,
     addr::MapIp,
-    checksum, ecn,
-    map::{Direction, Node, PeerKey, Route},
+    ecn,
+    handover::Record,
+    map::{DecapState, Direction, Node, PeerKey},
     mark,
     packet::Packet,
     parse::{self, INNER_L3, L3, OUTER_UDP, OuterUdp, VXLAN_V4_OVERHEAD},
@@ -16,6 +17,7 @@ use overlay_common::{
 };
 
 use crate::{
+    accept::{self, Accepted, Sender},
     deliver::{self, Destination},
     maps, mss,
     packet::{Skb, Tag},
@@ -27,33 +29,97 @@ use crate::{
 #[inline(always)]
 pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    let Some((outer, node)) = tunnel_packet(&skb) else { return Ok(Verdict::Pass) };
-    if !outer.is_plain() {
-        return refuse_early(&skb, &outer, node).map(|()| leave_to_device(&skb, outer.port()));
-    }
-    skb.pull(INNER_L3 - L3 + mss::LEN);
-    let vni = match parse::vxlan(&skb, &outer) {
-        Err(DropReason::VxlanFlags) if maps::port_is_shared(outer.port()) => return Ok(Verdict::Pass),
-        vni => vni?,
+    let incoming = match handed_over(&skb) {
+        Some(record) => Some(Incoming::from_xdp(&skb, &record)?),
+        None => Incoming::from_wire(&skb)?,
     };
-    let Some(sender) = Sender::find(vni, outer.ip.src, outer.port(), node)? else { return Ok(Verdict::Pass) };
-    let mut inner = parse::vxlan_inner(&skb, &outer, node.vtep_mac)?;
-    let arrival = Arrival::judge(&skb, sender, &inner, outer.ip.tos)?;
+    let Some(Incoming { sender, mut inner, tos, port }) = incoming else { return Ok(Verdict::Pass) };
+    let arrival = Arrival::find(&skb, sender, &inner)?;
     let bytes = u64::from(inner.total_len.get());
-    if arrival.needs_device(&skb, &inner)
-        || skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err()
-    {
-        return if maps::tunnel_device(outer.port()).is_some_and(|device| device.ifindex != 0) {
-            Ok(leave_to_device(&skb, outer.port()))
-        } else {
-            Err(DropReason::DecapFailed)
-        };
-    }
-    skb.outer_checksum_removed();
-    if arrival.tos != inner.tos {
-        set_tos(&skb, &mut inner, arrival.tos).map_err(|_| DropReason::DecapFailed)?;
+    if let Some(port) = port {
+        if arrival.needs_device(&skb, &inner)
+            || skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err()
+        {
+            return if leave_to_device(&skb, port) {
+                Ok(Verdict::Pass)
+            } else {
+                Err(DropReason::DecapFailed)
+            };
+        }
+        skb.outer_checksum_removed();
+        if tos != inner.tos {
+            accept::remark(&mut inner, tos);
+            skb.store(L3, &inner).map_err(|_| DropReason::DecapFailed)?;
+        }
     }
     arrival.hand_over(&skb, &inner, bytes)
+}
+
+/// A packet that may come in, if it has a destination here.
+struct Incoming {
+    sender: Sender,
+    inner: Ipv4Header,
+    /// The TOS byte that the inner header is to have.
+    tos: u8,
+    /// The UDP port of a tunnel packet that is still to be stripped.
+    port: Option<Be16>,
+}
+
+impl Incoming {
+    /// `None` for what is not ours, or better handled by the kernel.
+    #[inline(always)]
+    fn from_wire(skb: &Skb<'_>) -> Result<Option<Self>, DropReason> {
+        let Some((outer, node)) = tunnel_packet(skb) else { return Ok(None) };
+        if !outer.is_plain() {
+            refuse_early(skb, &outer, node)?;
+            leave_to_device(skb, outer.port());
+            return Ok(None);
+        }
+        skb.pull(INNER_L3 - L3 + mss::LEN);
+        let accepted = accept::plain(skb, &outer, node)?;
+        Ok(accepted.map(|Accepted { sender, inner, tos }| Self {
+            sender,
+            inner,
+            tos,
+            port: Some(outer.port()),
+        }))
+    }
+
+    /// A packet that `uplink_decap` has checked and stripped; GRO may have merged several since.
+    #[inline(always)]
+    fn from_xdp(skb: &Skb<'_>, record: &Record) -> Result<Self, DropReason> {
+        // Where the hardware takes VLAN tags off, XDP does not see them. Without the outer headers there is no
+        // interface any more that could have it.
+        if !skb.is_for_us() || skb.untag() != Tag::None {
+            return Err(DropReason::NotFromUplink);
+        }
+        skb.pull(mss::LEN);
+        let inner = parse::ipv4_frame(skb).ok_or(DropReason::InnerMalformed)?.ip;
+        let sender = Sender { peer: record.peer, network: record.network };
+        Ok(Self { sender, tos: inner.tos, inner, port: None })
+    }
+}
+
+/// The record that `uplink_decap` put in front of a packet, where it runs on this uplink and the record is its.
+/// Anything else in front of a packet says nothing about it.
+#[inline(always)]
+fn handed_over(skb: &Skb<'_>) -> Option<Record> {
+    let record: Record = skb.metadata()?;
+    let decap = maps::decap_mut(skb.ifindex())?;
+    // SAFETY: an entry is read while the daemon may replace it; a torn token is at worst no token.
+    let (token, state) = unsafe { ((*decap).token, DecapState::from_number((*decap).state)) };
+    if !record.bears(token) {
+        return None;
+    }
+    match (state, record.is_probe()) {
+        (DecapState::Trial, true) => {
+            // SAFETY: the entry stays allocated; a count that two CPUs write at once may lose one of them.
+            unsafe { (*decap).heard = (*decap).heard.wrapping_add(1) };
+            None
+        }
+        (DecapState::Xdp | DecapState::Draining, false) => Some(record),
+        _ => None,
+    }
 }
 
 /// A packet that the kernel reassembled and decapsulated. The kernel has carried the outer congestion mark inward.
@@ -72,7 +138,8 @@ pub(crate) fn from_device(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let sender = Sender { peer: peer.id, network: peer.network };
     skb.pull(mss::LEN);
     let inner = parse::inner::<_, 0>(&skb, skb.len(), node.vtep_mac)?;
-    let arrival = Arrival::judge(&skb, sender, &inner, ecn::NOT_ECT)?;
+    sender.may_send(&inner, ecn::NOT_ECT)?;
+    let arrival = Arrival::find(&skb, sender, &inner)?;
     skb.set_mark(0);
     skb.take_as_ours();
     arrival.hand_over(&skb, &inner, u64::from(inner.total_len.get()))
@@ -95,9 +162,7 @@ fn tunnel_packet(skb: &Skb<'_>) -> Option<(OuterUdp, &'static Node)> {
         path_mtu::learn(skb, &ip, uplink.addr);
         return None;
     }
-    let outer = parse::outer_udp(skb, ip)?;
-    let node = maps::node()?;
-    maps::is_tunnel_port(node, outer.port()).then_some((outer, node))
+    accept::tunnel(skb, ip)
 }
 
 /// Refuses a first fragment, or a packet with IP options, that the tunnel device would refuse later: here the
@@ -112,58 +177,28 @@ fn refuse_early(skb: &Skb<'_>, outer: &OuterUdp, node: &Node) -> Result<(), Drop
     Sender::find(VniKey::from_wire(vxlan.vni), outer.ip.src, outer.port(), node).map(drop)
 }
 
-/// Leaves a tunnel packet to the kernel, marked for our tunnel device where we have one on the port. A later
-/// fragment needs no mark: the reassembled packet has that of its first fragment.
+/// Marks a tunnel packet, which is the kernel's then, for our tunnel device; false where we have none on the port.
+/// A later fragment needs no mark: the reassembled packet has that of its first fragment.
 #[inline(always)]
-fn leave_to_device(skb: &Skb<'_>, port: Be16) -> Verdict {
-    if maps::tunnel_device(port).is_some_and(|device| device.ifindex != 0) {
+fn leave_to_device(skb: &Skb<'_>, port: Be16) -> bool {
+    let ours = maps::tunnel_device(port).is_some_and(|device| device.ifindex != 0);
+    if ours {
         skb.set_mark(mark::FROM_UPLINK);
     }
-    Verdict::Pass
+    ours
 }
 
-/// Who sent a tunnel packet.
-#[derive(Clone, Copy)]
-struct Sender {
-    peer: u32,
-    network: VniKey,
-}
-
-impl Sender {
-    /// Finds the peer that sends with a VNI from an address. `None` for what another owner of the port may know.
-    #[inline(always)]
-    fn find(vni: VniKey, addr: [u8; 4], port: Be16, node: &Node) -> Result<Option<Self>, DropReason> {
-        match maps::peer(PeerKey { vni, ip: MapIp::v4(addr) }) {
-            Ok(peer) => Ok(Some(Self { peer: peer.id, network: peer.network })),
-            Err(_) if vni != node.vni && maps::port_is_shared(port) => Ok(None),
-            Err(reason) => Err(reason),
-        }
-    }
-}
-
-/// A packet that may come in.
+/// A packet that may come in, and has a destination here.
 struct Arrival {
     sender: Sender,
-    route: &'static Route,
     destination: Destination,
-    /// The TOS byte that the inner header is to have.
-    tos: u8,
 }
 
 impl Arrival {
-    /// Judges an inner packet: a peer speaks for its own subnets only, and what it says must have a destination
-    /// here.
     #[inline(always)]
-    fn judge(skb: &Skb<'_>, sender: Sender, inner: &Ipv4Header, outer_tos: u8) -> Result<Self, DropReason> {
-        if ipv4::is_martian_source(inner.src) || ipv4::is_martian_destination(inner.dst) {
-            return Err(DropReason::InnerMartian);
-        }
-        let route = maps::route(sender.network, inner.src)
-            .filter(|route| route.peer == sender.peer)
-            .ok_or(DropReason::InnerSource)?;
-        let tos = ecn::inner_tos(outer_tos, inner.tos)?;
+    fn find(skb: &Skb<'_>, sender: Sender, inner: &Ipv4Header) -> Result<Self, DropReason> {
         let destination = deliver::find(skb, sender.network, inner.dst)?;
-        Ok(Self { sender, route, destination, tos })
+        Ok(Self { sender, destination })
     }
 
     /// True for an aggregate that somebody will cut up again: a socket that wants single datagrams, or a device.
@@ -179,7 +214,8 @@ impl Arrival {
     fn hand_over(self, skb: &Skb<'_>, inner: &Ipv4Header, bytes: u64) -> Result<Verdict, DropReason> {
         let packets = skb.wire_packets();
         if mss::is_syn(skb, inner)
-            && let Ok(tunnel) = maps::tunnel(self.route.tunnel)
+            && let Some(route) = maps::route(self.sender.network, inner.src)
+            && let Ok(tunnel) = maps::tunnel(route.tunnel)
         {
             mss::clamp(skb, tunnel.mtu);
         }
@@ -187,13 +223,4 @@ impl Arrival {
         maps::count_traffic(self.sender.peer, Direction::FromPeer, packets, bytes);
         Ok(verdict)
     }
-}
-
-/// Writes the TOS byte of the inner header, now behind the Ethernet header, and its checksum.
-#[inline(always)]
-fn set_tos(skb: &Skb<'_>, ip: &mut Ipv4Header, tos: u8) -> Result<(), i64> {
-    let word = |tos: u8| u16::from_be_bytes([ip.version_ihl, tos]);
-    ip.checksum = Be16::new(checksum::update(ip.checksum.get(), word(ip.tos), word(tos)));
-    ip.tos = tos;
-    skb.store(L3, ip)
 }

@@ -3,6 +3,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod accept;
+#[cfg(target_arch = "bpf")]
 mod clock;
 #[cfg(target_arch = "bpf")]
 mod decap;
@@ -28,14 +30,22 @@ mod path_mtu;
 mod sample;
 #[cfg(target_arch = "bpf")]
 mod verdict;
+#[cfg(target_arch = "bpf")]
+mod xdp;
+#[cfg(target_arch = "bpf")]
+mod xdp_packet;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use aya_ebpf::{macros::classifier, programs::TcContext};
+    use aya_ebpf::{
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
+    };
 
     use crate::{
         decap, encap,
         verdict::{self, Program},
+        xdp,
     };
 
     /// tcx ingress of docker0 and of every bridge port: what containers send.
@@ -48,6 +58,13 @@ mod entry {
     #[classifier]
     pub(crate) fn bridge_egress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::BridgeEgress, encap::from_host(&ctx))
+    }
+
+    /// XDP of the uplink, where that is the place to decapsulate: what peers send. With fragments, or a veth's MTU
+    /// could be no more than a page.
+    #[xdp(frags)]
+    pub(crate) fn uplink_decap(ctx: XdpContext) -> u32 {
+        verdict::act_xdp(&ctx, Program::UplinkDecap, xdp::from_uplink(&ctx))
     }
 
     /// tcx ingress of the uplink: what peers send.

@@ -9,7 +9,7 @@ use overlay_common::{
     addr::MapIp,
     event::Event,
     map::{
-        Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_NOTES,
+        Decap, Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_NOTES,
         MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note,
         PathMtu, Peer, PeerKey, Port, PrefixV4, Route, SAMPLES_BYTES, Sample, Sampling, Status, Subnet,
         Traffic, Tunnel, TunnelDevice, Uplink, tunnel_device_flag,
@@ -57,6 +57,9 @@ pub(crate) static SAMPLING: Array<Sampling, 1> = Array::new();
 pub(crate) static SAMPLED: PerCpuArray<u64, { DropReason::CAPACITY as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
+
+#[btf_map]
+static DECAPS: HashMap<u32, Decap, MAX_UPLINKS> = HashMap::new();
 
 /// A whole address inside a network, as the tries take it.
 #[inline(always)]
@@ -116,6 +119,12 @@ pub(crate) fn peer(mut key: PeerKey) -> Result<&'static Peer, DropReason> {
 pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
     // SAFETY: as in `port`.
     unsafe { UPLINKS.get(ifindex) }
+}
+
+/// How an uplink's packets are decapsulated.
+#[inline(always)]
+pub(crate) fn decap_mut(ifindex: u32) -> Option<*mut Decap> {
+    DECAPS.get_ptr_mut(ifindex)
 }
 
 /// What this host is.

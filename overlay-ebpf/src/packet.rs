@@ -23,6 +23,15 @@ pub(crate) enum Tag {
     Vlan,
 }
 
+/// A packet of which a sample can be taken, whatever the hook.
+pub(crate) trait Captured: Packet {
+    /// The interface it came in on, or goes out of.
+    fn ifindex(&self) -> u32;
+
+    /// Copies the first `len` bytes, 1 to `N`, to the start of `bytes`.
+    fn capture<const N: usize>(&self, bytes: &mut [u8; N], len: usize) -> Result<(), i64>;
+}
+
 /// A packet of the traffic-control hook.
 pub(crate) struct Skb<'a> {
     ctx: &'a TcContext,
@@ -122,6 +131,24 @@ impl<'a> Skb<'a> {
     pub(crate) fn flow_hash(&self) -> u32 {
         // SAFETY: as in `ifindex`.
         unsafe { helpers::bpf_get_hash_recalc(self.ctx.skb.skb) }
+    }
+
+    /// What an XDP program put in front of the packet, where it is just as long as a `T`.
+    #[inline(always)]
+    pub(crate) fn metadata<T: Pod>(&self) -> Option<T> {
+        // SAFETY: as in `ifindex`.
+        let start = unsafe { (*self.ctx.skb.skb).data_meta } as usize;
+        let end = self.ctx.data();
+        if start + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: the bytes lie between data_meta and data, and any bytes are a `T`.
+        let value = unsafe { core::ptr::read_unaligned(start as *const T) };
+        // Metadata are words. Asking for equality would be shorter, and the verifier learns no bounds from that.
+        if start + size_of::<T>() + size_of::<u32>() <= end {
+            return None;
+        }
+        Some(value)
     }
 
     /// Makes (positive) or removes (negative) room behind the Ethernet header.
@@ -303,5 +330,17 @@ impl Packet for Skb<'_> {
         };
         // SAFETY: as above, and any bytes are a `T`.
         (result == 0).then(|| unsafe { value.assume_init() })
+    }
+}
+
+impl Captured for Skb<'_> {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        Skb::ifindex(self)
+    }
+
+    #[inline(always)]
+    fn capture<const N: usize>(&self, bytes: &mut [u8; N], len: usize) -> Result<(), i64> {
+        self.load_bytes(0, bytes, len)
     }
 }

@@ -3,34 +3,33 @@
 use overlay_common::{
     DropReason,
     map::{SAMPLE_BYTES, SAMPLE_INTERVAL, Sample},
-    packet::Packet,
 };
 
-use crate::{clock, maps, packet::Skb, verdict::Program};
+use crate::{clock, maps, packet::Captured, verdict::Program};
 
 /// Keeps a copy of a packet that is about to be dropped, if somebody listens and the reason's last sample on this
 /// CPU is not too fresh.
 #[inline(always)]
-pub(crate) fn take(skb: &Skb<'_>, program: Program, reason: DropReason) {
+pub(crate) fn take<P: Captured>(packet: &P, program: Program, reason: DropReason) {
     let now = clock::now();
     let listening = maps::SAMPLING.get(0).is_some_and(|sampling| now < sampling.until);
     if !listening || !is_due(reason, now) {
         return;
     }
     let Some(mut entry) = maps::SAMPLES.reserve(0) else { return };
-    let len = skb.len();
+    let len = packet.len();
     let captured = if len < SAMPLE_BYTES { len } else { SAMPLE_BYTES };
     let sample = entry.write(Sample {
         time: now,
         reason: reason.number(),
-        ifindex: skb.ifindex(),
+        ifindex: packet.ifindex(),
         program: program as u32,
         len: len as u32,
         captured: captured as u32,
         padding: [0; 4],
         bytes: [0; SAMPLE_BYTES],
     });
-    if skb.load_bytes(0, &mut sample.bytes, captured).is_err() {
+    if packet.capture(&mut sample.bytes, captured).is_err() {
         sample.captured = 0;
     }
     entry.submit(0);

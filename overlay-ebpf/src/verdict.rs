@@ -1,13 +1,13 @@
 //! From decisions to actions: what becomes of a packet, and the count of what was dropped.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INGRESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    bindings::{BPF_F_INGRESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, xdp_action},
     helpers,
-    programs::TcContext,
+    programs::{TcContext, XdpContext},
 };
 use overlay_common::DropReason;
 
-use crate::{maps, packet::Skb, sample};
+use crate::{maps, packet::Skb, sample, xdp_packet::XdpPacket};
 
 /// `TCX_NEXT`: the next program, then the stack, as if we had not been here. clsact knows it as
 /// `TC_ACT_UNSPEC`.
@@ -42,6 +42,7 @@ pub(crate) enum Program {
     BridgeEgress = 1,
     UplinkIngress = 2,
     TunnelIngress = 3,
+    UplinkDecap = 4,
 }
 
 /// Carries a decision out; the program's return value.
@@ -73,6 +74,19 @@ pub(crate) fn act(ctx: &TcContext, program: Program, decision: Result<Verdict, D
             maps::count_drop(reason);
             sample::take(&Skb::new(ctx), program, reason);
             DROP
+        }
+    }
+}
+
+/// Carries a decision of the XDP hook out; the program's return value.
+#[inline(always)]
+pub(crate) fn act_xdp(ctx: &XdpContext, program: Program, decision: Result<(), DropReason>) -> u32 {
+    match decision {
+        Ok(()) => xdp_action::XDP_PASS,
+        Err(reason) => {
+            maps::count_drop(reason);
+            sample::take(&XdpPacket::new(ctx), program, reason);
+            xdp_action::XDP_DROP
         }
     }
 }

@@ -35,6 +35,19 @@ pub enum OnExit {
     Detach,
 }
 
+/// Where tunnel packets are decapsulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DecapMode {
+    /// In XDP on physical interfaces whose driver can, in tcx elsewhere.
+    #[default]
+    Auto,
+    /// In XDP, or not at all.
+    Xdp,
+    /// In tcx.
+    Tc,
+}
+
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -72,6 +85,9 @@ pub struct Flags {
     /// The overlay MTU in bytes [default: the uplink's less the encapsulation]
     #[arg(long, env = "OVERLAYD_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// Where tunnel packets are decapsulated: in native XDP, in tc (tcx), or where the uplink is best served [default: auto]
+    #[arg(long, env = "OVERLAYD_DECAP", value_name = "WHERE")]
+    pub decap: Option<DecapMode>,
     /// An etcd endpoint; may be repeated or a list joined by commas [default: http://127.0.0.1:2379]
     #[arg(
         long,
@@ -133,6 +149,8 @@ pub struct Config {
     pub port: u16,
     /// The overlay MTU, where it was given.
     pub mtu: Option<u32>,
+    /// Where tunnel packets are decapsulated.
+    pub decap: DecapMode,
     /// Where routes come from.
     pub store: StoreConfig,
     /// The directory of pins.
@@ -177,6 +195,7 @@ impl Flags {
             vni: self.vni.or(file.vni),
             port: self.port.or(file.port),
             mtu: self.mtu.or(file.mtu),
+            decap: self.decap.or(file.decap),
             etcd_endpoints: if file_by_flag {
                 Vec::new()
             } else {
@@ -237,6 +256,7 @@ impl Flags {
             vni,
             port,
             mtu: self.mtu,
+            decap: self.decap.unwrap_or_default(),
             store: store(self.peers, self.etcd_endpoints, self.etcd_prefix)?,
             pin_dir: self.pin_dir.unwrap_or_else(|| default::PIN_DIR.into()),
             state_dir: self.state_dir.unwrap_or_else(|| default::STATE_DIR.into()),

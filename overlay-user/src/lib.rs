@@ -4,6 +4,7 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod datapath;
+pub mod decap;
 pub mod detach;
 pub mod endpoints;
 pub mod exit;

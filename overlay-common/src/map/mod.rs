@@ -4,13 +4,14 @@
 //! daemon that made it. A change to any of them needs a new [`LAYOUT`].
 
 mod count;
+mod decap;
 mod node;
 mod remote;
 mod sample;
 mod underlay;
 mod workload;
 
-pub use self::{count::*, node::*, remote::*, sample::*, underlay::*, workload::*};
+pub use self::{count::*, decap::*, node::*, remote::*, sample::*, underlay::*, workload::*};
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
@@ -56,9 +57,11 @@ pub mod name {
     pub const SAMPLED: &str = "SAMPLED";
     /// Ring buffer of [`super::Sample`], for whoever listens.
     pub const SAMPLES: &str = "SAMPLES";
+    /// [`super::Decap`] by the uplink's ifindex.
+    pub const DECAPS: &str = "DECAPS";
 
     /// Every map.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 20] = [
         PORTS,
         ENDPOINTS,
         ROUTES_V4,
@@ -78,6 +81,7 @@ pub mod name {
         SAMPLING,
         SAMPLED,
         SAMPLES,
+        DECAPS,
     ];
 }
 
@@ -91,9 +95,14 @@ pub mod program {
     pub const UPLINK_INGRESS: &str = "uplink_ingress";
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
+    /// XDP of the uplink, where that is the place to decapsulate.
+    pub const UPLINK_DECAP: &str = "uplink_decap";
+
+    /// The programs of the traffic-control hooks, which are always needed.
+    pub const TCX: [&str; 4] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS];
 
     /// Every program. The position is the number in a [`super::Sample`].
-    pub const ALL: [&str; 4] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS];
+    pub const ALL: [&str; 5] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_DECAP];
 }
 
 /// Entries of `PORTS`.

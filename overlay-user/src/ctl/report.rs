@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use overlay_common::{
     DropReason, Encap,
     addr::MapIp,
-    map::{Direction, EndpointSource, RouteSource, Traffic},
+    map::{DecapState, Direction, EndpointSource, RouteSource, Traffic},
     vni::VniKey,
 };
 use serde::Serialize;
@@ -41,6 +41,10 @@ pub struct Status {
     pub mtu: u32,
     /// The uplink's name.
     pub uplink: String,
+    /// Where its tunnel packets are decapsulated: `tc`, `xdp`, or `trial` for tc until XDP has proved itself.
+    pub decap: &'static str,
+    /// Why there.
+    pub decap_reason: String,
     /// The address that peers send to.
     pub public_ip: String,
     /// The subnets of this host.
@@ -92,6 +96,7 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
     for reason in DropReason::ALL {
         drops += maps.drops(*reason)?;
     }
+    let (decap, decap_reason) = decap(maps, told.uplink)?;
     Ok(Status {
         node: status::text(&told.node_name),
         state,
@@ -103,6 +108,8 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         port: node.port.get(),
         mtu: told.mtu,
         uplink: status::text(&told.uplink_name),
+        decap,
+        decap_reason,
         public_ip: address(told.public_ip),
         subnets: maps.subnets()?.into_iter().map(|(key, _)| key.prefix.to_string()).collect(),
         store: status::store_kind(told.store_kind),
@@ -114,6 +121,18 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         drops,
         notes: maps.notes()?,
     })
+}
+
+/// Where an uplink's tunnel packets are decapsulated, and why.
+fn decap(maps: &Maps, uplink: u32) -> Result<(&'static str, String), DatapathError> {
+    let entry = maps.decap(uplink)?;
+    let state = entry.map_or(DecapState::Tc, |entry| DecapState::from_number(entry.state));
+    let name = match state {
+        // What is left of XDP is for a moment, and nobody's concern.
+        DecapState::Draining => DecapState::Tc.name(),
+        state => state.name(),
+    };
+    Ok((name, entry.map(|entry| status::text(&entry.reason)).unwrap_or_default()))
 }
 
 /// One row of `overlayctl peers`.

@@ -8,6 +8,9 @@ use std::{
 use overlay_common::{
     DropReason,
     map::{Sample, program},
+    packet::Packet,
+    parse::VXLAN,
+    wire::VxlanHeader,
 };
 use serde::Serialize;
 
@@ -69,8 +72,21 @@ impl Row {
             interface,
             ifindex: sample.ifindex,
             length: sample.len,
-            packet: Summary::of(captured, program == program::UPLINK_INGRESS),
+            packet: Summary::of(captured, is_tunnel_packet(program, sample.reason, captured)),
         }
+    }
+}
+
+/// What comes in on the uplink is a tunnel packet, but for what XDP has stripped before: that can only be refused
+/// for where it goes.
+fn is_tunnel_packet(program: &str, reason: u32, captured: &[u8]) -> bool {
+    match DropReason::from_number(reason) {
+        _ if program == program::UPLINK_DECAP => true,
+        _ if program != program::UPLINK_INGRESS => false,
+        Some(DropReason::NotLocal | DropReason::InnerMulticast | DropReason::NotFromUplink) => {
+            captured.read::<VxlanHeader>(VXLAN).is_some_and(|header| header.is_plain())
+        }
+        _ => true,
     }
 }
 
@@ -137,6 +153,18 @@ mod tests {
         );
         let row = Row::of(&Sample { program: 9, reason: 63, ..sample }, None, clocks);
         assert!(row.to_string().contains(" unknown unknown #7 "), "{row}");
+    }
+
+    #[test]
+    fn what_xdp_has_stripped_is_no_tunnel_packet() {
+        let not_local = DropReason::NotLocal.number();
+        let mut bytes = [0; 128];
+        assert!(!is_tunnel_packet(program::UPLINK_INGRESS, not_local, &bytes));
+        bytes[VXLAN] = 8;
+        assert!(is_tunnel_packet(program::UPLINK_INGRESS, not_local, &bytes));
+        assert!(is_tunnel_packet(program::UPLINK_INGRESS, DropReason::VxlanFlags.number(), &[0; 60]));
+        assert!(is_tunnel_packet(program::UPLINK_DECAP, DropReason::WrongVni.number(), &[0; 60]));
+        assert!(!is_tunnel_packet(program::WORKLOAD_EGRESS, not_local, &bytes));
     }
 
     fn zeroed() -> Sample {

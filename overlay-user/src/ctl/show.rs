@@ -52,11 +52,16 @@ pub fn status(status: &Status) -> String {
         Some(_) if status.pid != 0 && status.store_state == "ok" => "in step".to_owned(),
         Some(age) => format!("last in step {} ago", duration(age)),
     };
+    let decap = match status.decap {
+        "trial" => "tc, until a packet has shown that its driver keeps what XDP says of it",
+        decap => decap,
+    };
     let mut lines = vec![
         ("State", status.state.to_owned()),
         ("Node", status.node.clone()),
         ("Daemon", daemon),
         ("Uplink", format!("{} {}", status.uplink, status.public_ip)),
+        ("Decap", format!("{decap}: {}", status.decap_reason)),
         (
             "Overlay",
             format!(

@@ -2,6 +2,7 @@
 //! is told to end.
 
 mod announce;
+mod decap;
 mod netfilter;
 mod notes;
 mod peers;
@@ -32,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
+    decap::Decap,
     detach, endpoints, exit,
     local::Local,
     netlink::{Event, Monitor, Netlink},
@@ -96,6 +98,8 @@ enum Aspect {
     Routes,
     /// Tunnel devices.
     Tunnels,
+    /// Where tunnel packets are decapsulated.
+    Decap,
 }
 
 struct Daemon {
@@ -118,6 +122,7 @@ struct Daemon {
     path_mtus: BTreeMap<Ipv4Addr, u32>,
     ports: Ports,
     tunnel_devices: TunnelDevices,
+    decap: Decap,
     reconciler: Reconciler,
     health: Health,
     store_synced: u64,
@@ -266,6 +271,7 @@ impl Daemon {
         if dirty.links || dirty.local || dirty.routes {
             self.follow_tunnels(dirty.local || dirty.routes).await;
         }
+        self.follow_decap().await;
         self.write_status();
     }
 

@@ -17,6 +17,7 @@ use super::{Daemon, Dirty, announce, netfilter};
 use crate::{
     config::{Config, StoreConfig},
     datapath::{attach, load::Programs, map::Maps, pin::Pins},
+    decap::{self, Decap},
     detach,
     exit::one_line,
     local::{Local, overlaps},
@@ -210,6 +211,7 @@ struct Parts {
     maps: Maps,
     ports: Ports,
     tunnel_devices: TunnelDevices,
+    decap: Decap,
 }
 
 async fn bring_up(
@@ -235,13 +237,17 @@ async fn bring_up(
     let mut ports = Ports::default();
     let links = netlink.links().await?;
     ports.sync(local, &BTreeSet::new(), &links, &mut programs, &mut maps, pins)?;
+    // After `uplink_ingress`, which has to know what XDP tells it.
+    let mut decap = Decap::default();
+    let tools = decap::Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
+    decap.sync(config.decap, &local.uplink, tools).await.map_err(anyhow::Error::msg)?;
     match survey.store.claim(&announce::announcements(local)).await {
         Ok(()) => {}
         // Announcing goes on trying.
         Err(StoreError::Unreachable(reason)) => survey.health = Health::Degraded { reason },
         Err(error) => return Err(error.into()),
     }
-    Ok(Parts { config, survey, programs, maps, ports, tunnel_devices })
+    Ok(Parts { config, survey, programs, maps, ports, tunnel_devices, decap })
 }
 
 /// Notes everything that a detach will need, before it is done.
@@ -273,7 +279,7 @@ impl Parts {
         netlink: Netlink,
         monitor: Monitor,
     ) -> anyhow::Result<Daemon> {
-        let Self { config, survey, programs, maps, ports, tunnel_devices } = self;
+        let Self { config, survey, programs, maps, ports, tunnel_devices, decap } = self;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(Maps::events(&pins)?, Interest::READABLE) }
             .map_err(std::io::Error::from)
@@ -298,6 +304,7 @@ impl Parts {
             path_mtus: BTreeMap::new(),
             ports,
             tunnel_devices,
+            decap,
             reconciler: Reconciler::default(),
             health: survey.health,
             store_synced: if heard { status::now() } else { 0 },

@@ -21,7 +21,7 @@ use super::{
 pub struct Attachment {
     /// The interface's index.
     pub ifindex: u32,
-    /// The program's name: one of [`program::ALL`].
+    /// The program's name: one of [`program::TCX`].
     pub program: &'static str,
 }
 
@@ -32,9 +32,9 @@ impl Attachment {
     }
 }
 
-/// The name of the program that a pin is named after, if it is one of ours.
+/// The name of the tcx program that a pin is named after, if it is one of ours.
 pub fn known_program(name: &str) -> Option<&'static str> {
-    program::ALL.into_iter().find(|known| *known == name)
+    program::TCX.into_iter().find(|known| *known == name)
 }
 
 /// Attaches a program, or gives the link that is already pinned this build's program. Returns true where

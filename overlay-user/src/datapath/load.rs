@@ -10,7 +10,7 @@ use super::{
 
 /// The programs, verified and loaded. They stay in the kernel as long as a link or a pin holds them.
 pub struct Programs {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
 }
 
 impl Programs {
@@ -26,7 +26,7 @@ impl Programs {
         let load_error = |what: &str, source| DatapathError::Load { what: what.to_owned(), source };
         let ebpf = loader.load(OBJECT).map_err(|error| load_error("object", error.into()))?;
         let mut programs = Self { ebpf };
-        for name in program::ALL {
+        for name in program::TCX {
             let program = programs.get(name)?;
             program.load().map_err(|error| load_error(&format!("program {name}"), error.into()))?;
             Pins::replace(&pins.program(name), |path| program.pin(path)).map_err(|error| {

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod load;
 pub mod map;
 pub mod pin;
+pub mod xdp;
 
 /// The eBPF object file that the build script compiled.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay-ebpf.o"));

@@ -5,6 +5,7 @@
 //! namespace it was made in. sysfs is never asked: what it shows is the namespace it was mounted in.
 
 mod address;
+mod driver;
 mod error;
 mod event;
 mod fdb;
@@ -18,11 +19,12 @@ mod route;
 mod rule;
 mod vni_filter;
 mod vxlan;
+mod xdp;
 
 use netlink_packet_route::RouteNetlinkMessage;
 
-use self::{error::Cause, request::Requests, vni_filter::TunnelMessage};
 pub use self::{
+    driver::driver,
     error::NetlinkError,
     event::Event,
     fdb::{FdbEntry, FdbKind},
@@ -34,6 +36,7 @@ pub use self::{
     rule::OverlayRule,
     vxlan::{TunnelSettings, Vxlan},
 };
+use self::{error::Cause, request::Requests, vni_filter::TunnelMessage};
 
 /// Requests to the kernel's routing subsystem, in one network namespace. Clones share its sockets.
 #[derive(Clone, Debug)]

@@ -47,7 +47,9 @@ pub(crate) struct State {
 
 pub(crate) struct Bed {
     pub(crate) maps: Maps,
-    programs: Programs,
+    pub(crate) programs: Programs,
+    pub(crate) pins: Pins,
+    pub(crate) xdp_attached: bool,
     drops: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
 }
@@ -76,6 +78,8 @@ fn devices() -> Vec<String> {
         ),
         "link set port master br".to_owned(),
         "link set other master br".to_owned(),
+        "link set u1 up".to_owned(),
+        "link set dev up up".to_owned(),
     ]
 }
 
@@ -87,6 +91,8 @@ impl Bed {
         let mut bed = Self {
             maps: Maps::open(pins).unwrap(),
             programs,
+            pins: pins.clone(),
+            xdp_attached: false,
             drops: Map::PerCpuArray(drops).try_into().unwrap(),
             events: Maps::events(pins).unwrap(),
         };
@@ -114,6 +120,9 @@ impl Bed {
         }
         for (key, _) in maps.uplinks().unwrap() {
             maps.delete_uplink(key).unwrap();
+        }
+        for (key, _) in maps.decaps().unwrap() {
+            maps.delete_decap(key).unwrap();
         }
         for (port, _) in maps.listen_ports().unwrap() {
             maps.delete_listen_port(port).unwrap();

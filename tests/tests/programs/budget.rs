@@ -27,7 +27,11 @@ fn measure() -> Vec<(&'static str, Sizes)> {
     pins.prepare().unwrap();
     let mut programs = Programs::load(&pins).unwrap();
     let sizes = |name| {
-        let info = programs.get(name).unwrap().info().unwrap();
+        let info = match name {
+            program::UPLINK_DECAP => programs.xdp(&pins).unwrap().info(),
+            _ => programs.get(name).unwrap().info(),
+        };
+        let info = info.unwrap();
         let verified = info.verified_instruction_count().expect("kernel 5.16 tells it");
         let translated = info.size_translated().expect("the kernel tells root");
         (name, [verified, translated, info.size_jitted()])

@@ -36,19 +36,19 @@ enum Out {
 }
 
 /// A change to the maps.
-type Setup = Box<dyn Fn(&mut Maps) + Sync>;
+pub(crate) type Setup = Box<dyn Fn(&mut Maps) + Sync>;
 
 /// A row.
 pub(crate) struct Case {
-    name: String,
+    pub(crate) name: String,
     program: &'static str,
-    context: Context,
-    packet: Vec<u8>,
-    setup: Vec<Setup>,
+    pub(crate) context: Context,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) setup: Vec<Setup>,
     verdict: i32,
     out: Out,
     mark_out: u32,
-    drop: Option<DropReason>,
+    pub(crate) drop: Option<DropReason>,
     traffic: Option<(u32, Direction, Traffic)>,
     /// An endpoint that is new or changed, and by how much `learned` of its port moves.
     endpoint: Option<(Addr, Endpoint, u32)>,
@@ -145,6 +145,14 @@ impl Case {
         self
     }
 
+    /// What it must be redirected as, where it must.
+    pub(crate) fn redirected(&self) -> Option<&[u8]> {
+        match &self.out {
+            Out::Bytes(bytes) if self.verdict == REDIRECT => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// What the state must be after the run.
     fn expected_state(&self, mut state: State) -> State {
         if let Some(reason) = self.drop {
@@ -222,7 +230,7 @@ impl Case {
     }
 }
 
-fn compare_state(is: &State, expected: &State, wrong: &mut String) {
+pub(crate) fn compare_state(is: &State, expected: &State, wrong: &mut String) {
     for (number, (is, expected)) in is.drops.iter().zip(&expected.drops).enumerate() {
         if is != expected {
             let name = DropReason::from_number(number as u32).map_or("no reason", DropReason::name);
@@ -243,7 +251,7 @@ fn compare_state(is: &State, expected: &State, wrong: &mut String) {
 }
 
 /// The first bytes, headers marked off as in a VXLAN packet.
-fn hex(packet: &[u8]) -> String {
+pub(crate) fn hex(packet: &[u8]) -> String {
     let mut text = String::new();
     for (i, byte) in packet.iter().take(100).enumerate() {
         if [at::OUTER_IP, at::OUTER_UDP, at::VXLAN, at::INNER_ETH, at::INNER_IP].contains(&i) {

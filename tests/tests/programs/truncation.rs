@@ -10,6 +10,7 @@ use crate::{
     case::{Case, DROP, NEXT, run_table},
     packet::{Ipv4, at, patched},
     skb::Context,
+    uplink_decap::run_in_xdp,
     world::{A, CONTAINER, GATEWAY, dev, from_container, from_host, from_peer},
 };
 
@@ -35,6 +36,7 @@ fn cut_off_packets_are_never_taken() {
         })
         .collect();
     run_table(&cases);
+    run_in_xdp(&cases);
 }
 
 #[test]
@@ -54,6 +56,7 @@ fn packets_that_were_cut_off_before_they_were_sent() {
         })
         .collect();
     run_table(&cases);
+    run_in_xdp(&cases);
 }
 
 #[test]

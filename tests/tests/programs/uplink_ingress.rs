@@ -7,14 +7,21 @@ use overlay_common::{
 use overlay_user::datapath::map::Maps;
 
 use crate::{
-    case::{Case, run_table},
+    case::{Case, run_table as run_in_tc},
     packet::{ARP, Addr, ICMP, IPV4, IPV6, Ipv4, Mac, Vxlan, at, eth, ip_checksum_holds, patched, pattern},
+    uplink_decap::run_in_xdp,
     world::{
         A, B, BROADCAST, CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, LISTEN_PORT, LOCAL_VNI, NEW, OTHER,
         OTHER_MAC, OVERLAY_NEIGHBOUR, PORT_NUMBER, SUBNET, TO_HOST_MARK, UNDERLAY, UPLINK_MAC, VTEP_MAC, dev,
         endpoint, endpoint_key, from_peer, route_key,
     },
 };
+
+/// Both places to decapsulate judge alike.
+fn run_table(cases: &[Case]) {
+    run_in_tc(cases);
+    run_in_xdp(cases);
+}
 
 fn case(name: &str, packet: Vec<u8>) -> Case {
     Case::new(name, UPLINK_INGRESS, dev::UPLINK, packet)

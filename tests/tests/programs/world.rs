@@ -5,8 +5,8 @@ use overlay_common::{
     Be16, Encap, Mac as MacAddr, Vni,
     addr::MapIp,
     map::{
-        Endpoint, EndpointKey, EndpointSource, Node, Peer, PeerKey, Port, Route, RouteSource, Subnet, Tunnel,
-        Uplink, endpoint_flag, port_flag,
+        Decap, DecapState, Endpoint, EndpointKey, EndpointSource, Node, Peer, PeerKey, Port, REASON_BYTES,
+        Route, RouteSource, Subnet, Tunnel, Uplink, endpoint_flag, port_flag,
     },
     template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
     vni::VniKey,
@@ -135,6 +135,23 @@ pub(crate) fn port(flags: u32) -> Port {
     }
 }
 
+/// What the daemon drew for the uplink.
+pub(crate) const TOKEN: [u32; 2] = [0x1122_3344, 0x5566_7788];
+
+/// The uplink's decapsulation.
+pub(crate) fn decap(state: DecapState) -> Decap {
+    Decap {
+        token: TOKEN,
+        state: state as u32,
+        probes: 0,
+        heard: 0,
+        refused: 0,
+        mac: MacAddr(UPLINK_MAC),
+        padding: [0; 2],
+        reason: [0; REASON_BYTES],
+    }
+}
+
 /// Enters everything.
 pub(crate) fn fill(maps: &mut Maps) {
     maps.put_port(dev::BRIDGE, port(port_flag::BRIDGE)).unwrap();
@@ -148,6 +165,7 @@ pub(crate) fn fill(maps: &mut Maps) {
     let subnet = Subnet { bridge: dev::BRIDGE, gateway: GATEWAY, broadcast: BROADCAST };
     maps.put_subnet(route_key(SUBNET, 16), subnet).unwrap();
     maps.put_uplink(dev::UPLINK, Uplink { addr: UNDERLAY }).unwrap();
+    maps.put_decap(dev::UPLINK, decap(DecapState::Xdp)).unwrap();
     let vni = Vni::new(LOCAL_VNI).unwrap().key();
     maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni }).unwrap();
     for peer in [A, B] {

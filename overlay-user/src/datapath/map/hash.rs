@@ -3,7 +3,7 @@
 use aya::maps::MapError;
 use overlay_common::{
     addr::MapIp,
-    map::{Endpoint, EndpointKey, PathMtu, Peer, PeerKey, Port, TunnelDevice, Uplink, name},
+    map::{Decap, Endpoint, EndpointKey, PathMtu, Peer, PeerKey, Port, TunnelDevice, Uplink, name},
 };
 
 use super::{Maps, Wire, absent_ok, collect};
@@ -58,6 +58,7 @@ hash_accessors!(
     put_uplink,
     delete_uplink
 );
+hash_accessors!(decaps, name::DECAPS, u32, Decap, |k| k, |k| k, decaps, decap, put_decap, delete_decap);
 hash_accessors!(
     peers,
     name::PEERS,

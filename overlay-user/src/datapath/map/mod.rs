@@ -10,8 +10,8 @@ use overlay_common::{
     Vni,
     addr::MapIp,
     map::{
-        Endpoint, EndpointKey, Node, Note, PathMtu, Peer, PeerKey, Port, PrefixV4, Route, Sampling, Status,
-        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
+        Decap, Endpoint, EndpointKey, Node, Note, PathMtu, Peer, PeerKey, Port, PrefixV4, Route, Sampling,
+        Status, Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
     },
     vni::VniKey,
 };
@@ -63,6 +63,7 @@ pub struct Maps {
     tunnels: Array<MapData, Wire<Tunnel>>,
     peers: HashMap<MapData, Wire<PeerKey>, Wire<Peer>>,
     uplinks: HashMap<MapData, u32, Wire<Uplink>>,
+    decaps: HashMap<MapData, u32, Wire<Decap>>,
     listen_ports: HashMap<MapData, u32, u32>,
     node: Array<MapData, Wire<Node>>,
     status: Array<MapData, Wire<Status>>,
@@ -112,6 +113,7 @@ impl Maps {
             tunnels: open(pins, name::TUNNELS, Map::Array)?,
             peers: open(pins, name::PEERS, Map::HashMap)?,
             uplinks: open(pins, name::UPLINKS, Map::HashMap)?,
+            decaps: open(pins, name::DECAPS, Map::HashMap)?,
             listen_ports: open(pins, name::LISTEN_PORTS, Map::HashMap)?,
             node: open(pins, name::NODE, Map::Array)?,
             status: open(pins, name::STATUS, Map::Array)?,

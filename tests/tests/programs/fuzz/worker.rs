@@ -10,11 +10,12 @@ use std::{
 use harness::binaries::target_dir;
 use overlay_common::map::{Sampling, TunnelDevice, port_flag};
 
-use super::{input::Input, mutate::mutate, oracle::judge, random::Random, seed};
+use super::{change::is_clamped, input::Input, mutate::mutate, oracle::judge, random::Random, seed};
 use crate::{
     bed::Bed,
-    case::{DROP, REDIRECT},
+    case::{DROP, NEXT, REDIRECT},
     world::{self, PORT_NUMBER, dev},
+    xdp,
 };
 
 /// One valid packet among so many.
@@ -123,11 +124,36 @@ impl<'a> Worker<'a> {
             REDIRECT => self.expected.1 += if input.gso_size == 0 { 1 } else { 2 },
             _ => {}
         }
+        self.run_in_xdp(&input, verdict);
         self.batch.push(input);
         if self.batch.len() == BATCH {
             self.settle();
         }
         verdict
+    }
+
+    /// Runs an input for the uplink in XDP as well, which must make the same of it as far as it decides.
+    fn run_in_xdp(&mut self, input: &Input, verdict: i32) {
+        if input.program != seed::UPLINK || input.ifindex != dev::UPLINK || input.gso_size != 0 {
+            return;
+        }
+        let ran = self.bed.run_xdp(&[], &input.packet);
+        let untouched = ran.metadata.is_empty() && ran.packet == input.packet;
+        // tcx may have clamped the stripped packet, and addressed it.
+        let stripped = ran.metadata.len() == 24 && ran.packet.len() + 50 == input.packet.len();
+        let agrees = match (verdict, ran.verdict) {
+            (NEXT, xdp::PASS) | (DROP, xdp::DROP) => untouched,
+            // Where it goes XDP does not ask; and of a first fragment it looks at nothing.
+            (DROP, xdp::PASS) => stripped || (untouched && is_not_plain(&input.packet)),
+            (REDIRECT, xdp::PASS) => stripped && same_packet(&ran.packet, &self.out),
+            _ => false,
+        };
+        if !agrees {
+            fail(input, &format!("tcx says {verdict}, and XDP {ran:02x?}"));
+        }
+        if ran.verdict == xdp::DROP {
+            self.expected.0 += 1;
+        }
     }
 
     /// Each run is to be counted once, as a drop or as traffic or not at all.
@@ -160,6 +186,18 @@ impl<'a> Worker<'a> {
         }
         panic!("a batch was miscounted, but none of its packets was when run again");
     }
+}
+
+/// Fragments and IP options: `uplink_ingress` refuses early what the tunnel device would refuse.
+fn is_not_plain(packet: &[u8]) -> bool {
+    packet[14] != 0x45 || packet[20] & 0x3f != 0 || packet[21] != 0
+}
+
+/// Behind the Ethernet addresses the same, but for a clamped SYN.
+fn same_packet(stripped: &[u8], delivered: &[u8]) -> bool {
+    stripped.len() == delivered.len()
+        && (stripped[12..] == delivered[12..]
+            || is_clamped(&[&delivered[..12], &stripped[12..]].concat(), delivered, 14))
 }
 
 /// Keeps the input, and tells how to run it again.
