@@ -94,7 +94,7 @@ impl Incoming {
             return Err(DropReason::NotFromUplink);
         }
         skb.pull(mss::LEN);
-        let inner = parse::ipv4_frame(skb).ok_or(DropReason::InnerMalformed)?.ip;
+        let inner = parse::ipv4_frame(skb, skb.gso_size()).ok_or(DropReason::InnerMalformed)?.ip;
         let sender = Sender { peer: record.peer, network: record.network };
         Ok(Self { sender, tos: inner.tos, inner, port: None })
     }
