@@ -7,6 +7,7 @@ pub mod datapath;
 pub mod detach;
 pub mod endpoints;
 pub mod exit;
+pub mod kernel;
 pub mod local;
 pub mod netfilter;
 pub mod netlink;

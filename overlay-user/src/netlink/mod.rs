@@ -8,6 +8,7 @@ mod address;
 mod error;
 mod event;
 mod fdb;
+mod filter;
 mod link;
 mod monitor;
 mod neighbour;
@@ -26,6 +27,7 @@ pub use self::{
     error::NetlinkError,
     event::Event,
     fdb::{FdbEntry, FdbKind},
+    filter::{Filter, Filters, Hook},
     link::Link,
     monitor::Monitor,
     neighbour::{Neighbour, NudState},
