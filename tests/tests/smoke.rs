@@ -46,6 +46,13 @@ fn attached(host: &Host) -> usize {
     tcx::attachments_in(&host.ns).unwrap().len() + filters
 }
 
+/// Whether status says that the kernel has no tcx.
+fn says_no_tcx(host: &Host) -> bool {
+    let status = host.overlayd().ctl(&["status", "-o", "json"]).unwrap();
+    let notes = status["notes"].as_array().unwrap();
+    notes.iter().any(|note| note.as_str().unwrap().contains("no tcx"))
+}
+
 /// Pings until the endpoints are known: from then on everything takes the fast path.
 fn warm_up(topology: &Topology) {
     for (from, to) in [(1, 2), (2, 1)] {
@@ -136,6 +143,11 @@ fn a_restart_loses_nothing_and_leaves_one_program_on_each_hook() {
     // The uplink, docker0 both ways, the ports of two containers, and the tunnel device.
     let before = topology.hosts.iter().map(attached).collect::<Vec<_>>();
     assert_eq!(before, [6, 6], "{}", tc(&topology.h(1).ns));
+    for host in &topology.hosts {
+        // Which of the two it is, is asked of the kernel; all are of one kind, and status tells of the lesser one.
+        let over_tcx = tcx::attachments_in(&host.ns).unwrap().len();
+        assert_eq!((over_tcx, says_no_tcx(host)), if over_tcx > 0 { (6, false) } else { (0, true) });
+    }
     let probe = probe(&topology, Duration::from_secs(60));
     for number in [1, 2] {
         topology.h_mut(number).overlayd_mut().restart().unwrap();

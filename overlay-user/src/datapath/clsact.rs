@@ -48,10 +48,11 @@ fn ensure_clsact(
         return Ok(());
     }
     replace_pin(classifier, &note(pins, ifindex))?;
-    if !filters.add_clsact(ifindex)? {
-        fs::remove_file(note(pins, ifindex))?;
+    let added = filters.add_clsact(ifindex);
+    if !matches!(added, Ok(true)) {
+        remove_pin(&note(pins, ifindex))?;
     }
-    Ok(())
+    Ok(added.map(drop)?)
 }
 
 /// What notes that the clsact of a device is ours. A pin is all that a bpffs holds, so it is one of a program.
