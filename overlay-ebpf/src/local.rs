@@ -31,6 +31,9 @@ pub(crate) fn deliver(skb: &Skb<'_>, port: &Port, frame: &Frame, sender_is_true:
     if !skb.device_exists(ifindex) {
         return Verdict::Pass;
     }
+    // The frame is for another MAC address than the port's, and before 6.15 bpf_redirect_peer leaves it marked so: the
+    // container's stack would take it for somebody else's.
+    skb.take_as_ours();
     maps::count_traffic(Traffic::LOCAL, Direction::ToPeer, skb.wire_packets(), (skb.len() - L3) as u64);
     Verdict::ToPeer { ifindex }
 }

@@ -1,6 +1,6 @@
 //! The programs' entry points, in the order in which a packet meets them on its way from a container on
 //! one host to a container on another. Everything else decides; only these functions act.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod accept;

@@ -8,7 +8,7 @@ use aya_ebpf::{
         BPF_CSUM_LEVEL_DEC, BPF_F_DONT_FRAGMENT, BPF_F_ZERO_CSUM_TX, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
         bpf_tunnel_key,
     },
-    check_bounds_signed, helpers,
+    helpers,
     programs::TcContext,
 };
 use bytemuck::Pod;
@@ -173,12 +173,13 @@ impl<'a> Skb<'a> {
     /// Writes the first `len` of `bytes` to the start of the packet.
     #[inline(always)]
     pub(crate) fn store_headers<const N: usize>(&self, bytes: &[u8; N], len: u32) -> Result<(), i64> {
-        if len == 0 || len as usize > N {
+        let len = within(i64::from(len), N as i64);
+        if len == 0 {
             return Err(-1);
         }
         // SAFETY: `len` bytes of `bytes` are initialised, as the check above and the verifier both see.
         let result = unsafe {
-            helpers::bpf_skb_store_bytes(self.ctx.skb.skb.cast(), 0, bytes.as_ptr().cast(), len, 0)
+            helpers::bpf_skb_store_bytes(self.ctx.skb.skb.cast(), 0, bytes.as_ptr().cast(), len as u32, 0)
         };
         if result == 0 { Ok(()) } else { Err(result) }
     }
@@ -273,9 +274,8 @@ impl<'a> Skb<'a> {
         bytes: &mut [u8; N],
         len: usize,
     ) -> Result<(), i64> {
-        // LLVM knows what the caller's arithmetic can yield and would drop a plain comparison, which the verifier
-        // needs.
-        if !check_bounds_signed(len as i64, 1, N as i64) {
+        let len = within(len as i64, N as i64);
+        if len == 0 {
             return Err(-1);
         }
         // SAFETY: `len` bytes of `bytes` are writable, as the check above and the verifier both see.
@@ -299,6 +299,27 @@ impl<'a> Skb<'a> {
         // result, not -ENODEV.
         unsafe { helpers::bpf_check_mtu(self.ctx.as_ptr(), ifindex, &raw mut mtu, 0, 0) != -ENODEV }
     }
+}
+
+/// A number where it is 1 to `most`, else 0.
+///
+/// LLVM knows what the caller's arithmetic can yield and would drop a plain comparison, which the verifier needs; and
+/// it may compare one copy of a number and use another, of which the verifier before 6.8 knows nothing then. What
+/// comes out of this is one number, and its bounds go with it.
+#[inline(always)]
+fn within(number: i64, most: i64) -> i64 {
+    let mut number = number;
+    // SAFETY: the jumps stay inside, and only the register named is written.
+    unsafe {
+        core::arch::asm!(
+            "if {number} s> {most} goto +1",
+            "if {number} s> 0 goto +1",
+            "{number} = 0",
+            number = inout(reg) number,
+            most = in(reg) most,
+        );
+    }
+    number
 }
 
 impl Packet for Skb<'_> {

@@ -9,7 +9,7 @@ use overlay_common::Mac;
 use tracing::warn;
 
 use crate::{
-    datapath::{map::Maps, pin::Pins},
+    datapath::{attach, map::Maps, pin::Pins},
     exit,
     netlink::{Netlink, netns},
     reconcile::{observe::ROUTE_PROTOCOL, table},
@@ -110,6 +110,7 @@ pub async fn kernel(pins: &Pins, state: Option<&State>, netlink: &Netlink) -> an
     // Before the pins: their programs guard them as long as they are up.
     let vtep_mac = state.and_then(|state| state.vtep_mac.parse().ok());
     tunnel_devices::remove_all(netlink, vtep_mac).await?;
+    attach::detach_all(pins)?;
     pins.remove()?;
     for rule in netlink.rules(ROUTE_PROTOCOL).await? {
         netlink.delete_rule(&rule, ROUTE_PROTOCOL).await?;

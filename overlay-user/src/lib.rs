@@ -8,6 +8,7 @@ pub mod decap;
 pub mod detach;
 pub mod endpoints;
 pub mod exit;
+pub mod kernel;
 pub mod local;
 pub mod netfilter;
 pub mod netlink;

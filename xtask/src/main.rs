@@ -9,6 +9,7 @@ mod fuzz;
 mod lab;
 mod setup;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +34,8 @@ enum Command {
     Test(test::Args),
     /// Feed mutated packets to the loaded programs, or bytes to the parsers
     Fuzz(fuzz::Args),
+    /// Run a command, or the tests that depend on it, under other Linux kernels
+    Vm(vm::Args),
     /// Formatting, lints and documentation, warnings denied
     Check(check::Args),
 }
@@ -55,6 +58,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Check(args) => check::run(&args),
     }
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio, exit};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, setup};
+use crate::{command, setup, vm};
 use tally::Tally;
 
 /// The tests that need root and a kernel.
@@ -25,7 +25,7 @@ const MOUNT_BPFFS: &str = "flock /run/overlayd-bpffs.lock \
 /// Arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run the long suites too
+    /// Run the long suites too, and the tests that depend on the kernel under other kernels
     #[arg(long)]
     full: bool,
     /// Run only tests whose names contain this
@@ -47,6 +47,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let (part, succeeded) = stream(&mut cargo, &mut std::io::stdout())?;
         total.add_run(part, succeeded);
     }
+    if args.full && args.filter.is_none() {
+        let (part, succeeded) = other_kernels()?;
+        total.add_run(part, succeeded);
+    }
     if let (Some(filter), 0) = (&args.filter, total.passed + total.failed) {
         bail!("no test has a name with `{filter}` in it");
     }
@@ -66,6 +70,17 @@ fn root_tests(args: &Args, target: &Path) -> Command {
     let mut cargo = root_test(target, &variables(args, target), &["--no-fail-fast"]);
     cargo.args(["--", ROOT_THREADS]).args(&args.filter);
     cargo
+}
+
+/// The tests that depend on the kernel, on the kernels that are supported.
+fn other_kernels() -> Result<(Tally, bool)> {
+    let mut tally = Tally::default();
+    let failed = vm::run_all(&vm::all_kernels(), vm::TIMEOUT, &mut |line| {
+        std::io::stdout().write_all(line)?;
+        tally.add_line(&String::from_utf8_lossy(line));
+        Ok(())
+    })?;
+    Ok((tally, failed.is_empty()))
 }
 
 /// `cargo test` of the tests that need root, with more arguments of cargo's own.

@@ -8,6 +8,8 @@ use crate::exit;
 /// Who has something to say. `status` shows the notes in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
+    /// What the kernel lacks.
+    Kernel,
     /// Tunnel devices that cannot be had.
     Tunnels,
     /// What the host's netfilter would do to packets that pass it by.

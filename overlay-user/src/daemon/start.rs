@@ -13,13 +13,14 @@ use overlay_common::{Be16, Mac, Vni, map::Node};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use super::{Daemon, Dirty, announce, netfilter};
+use super::{Daemon, Dirty, announce, netfilter, notes::Source};
 use crate::{
     config::{Config, StoreConfig},
     datapath::{attach, load::Programs, map::Maps, pin::Pins},
     decap::{self, Decap},
     detach,
     exit::one_line,
+    kernel,
     local::{Local, overlaps},
     netlink::{Monitor, Netlink, netns},
     ports::Ports,
@@ -44,6 +45,7 @@ struct Survey {
 
 pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
+    kernel::refuse_too_old()?;
     let (netlink, monitor) = Netlink::connect()?;
     // Before the state directory is made: the commonest mistakes leave nothing at all.
     let local = Local::discover(&config, None, Mac::default(), &netlink).await?;
@@ -330,6 +332,7 @@ impl Daemon {
 
     /// The first round, and the word that everything is in place.
     async fn first_round(&mut self) {
+        self.note(Source::Kernel, kernel::notes());
         if let Health::Degraded { reason } = &self.health {
             warn!("{reason}: the routes of the last run stay in force");
         }

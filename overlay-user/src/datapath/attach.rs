@@ -1,20 +1,23 @@
-//! tcx links: attached once, pinned, and from then on only given new programs, so that no packet passes by.
+//! tcx links: attached once, pinned, and from then on only given new programs, so that no packet passes by. Where
+//! the kernel has no tcx, filters take their place ([`super::clsact`]).
 
-use std::fs;
+use std::{fs, sync::OnceLock};
 
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
 };
+use nix::errno::Errno;
 use overlay_common::map::program;
 use tracing::debug;
 
 use super::{
-    DatapathError,
+    DatapathError, clsact,
     load::Programs,
     pin::{Pins, ReplaceError},
 };
+use crate::netlink::Hook;
 
 /// A program on an interface: what is pinned as one link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,9 +30,35 @@ pub struct Attachment {
 
 impl Attachment {
     /// The hook that a program belongs to.
-    fn hook(&self) -> TcAttachType {
-        if self.program == program::BRIDGE_EGRESS { TcAttachType::Egress } else { TcAttachType::Ingress }
+    fn hook(&self) -> Hook {
+        if self.program == program::BRIDGE_EGRESS { Hook::Egress } else { Hook::Ingress }
     }
+
+    fn tcx_hook(&self) -> TcAttachType {
+        match self.hook() {
+            Hook::Ingress => TcAttachType::Ingress,
+            Hook::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// Whether the kernel has tcx (6.6, unless it was built without), asked of it once.
+pub fn has_tcx() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let refused = |error: &aya::programs::ProgramError| {
+            let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+            while let Some(error) = cause {
+                if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                    return error.raw_os_error() == Some(Errno::EINVAL as i32);
+                }
+                cause = error.source();
+            }
+            false
+        };
+        // Every namespace has this interface.
+        SchedClassifier::query_tcx("lo", TcAttachType::Ingress).err().is_none_or(|error| !refused(&error))
+    })
 }
 
 /// The name of the tcx program that a pin is named after, if it is one of ours.
@@ -55,6 +84,9 @@ pub fn attach(
         interface: interface.to_owned(),
         source,
     };
+    if !has_tcx() {
+        return clsact::attach(classifier, pins, attachment, attachment.hook()).map_err(error);
+    }
     if let Ok(pinned) = PinnedLink::from_pin(&path) {
         let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(|e| error(e.into()))?;
         match classifier.attach_to_link(link) {
@@ -68,8 +100,9 @@ pub fn attach(
         }
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id =
-        classifier.attach_with_options(interface, attachment.hook(), options).map_err(|e| error(e.into()))?;
+    let id = classifier
+        .attach_with_options(interface, attachment.tcx_hook(), options)
+        .map_err(|e| error(e.into()))?;
     let link = classifier.take_link(id).map_err(|e| error(e.into()))?;
     let link = FdLink::try_from(link).map_err(|e| error(e.into()))?;
     Pins::replace(&path, |path| link.pin(path).map(drop)).map_err(|reason| match reason {
@@ -100,17 +133,27 @@ pub fn is_attached(program: &'static str, interface: &str) -> Result<bool, Datap
 
 /// The id of the program of this name on an interface's ingress.
 fn attached(program: &'static str, interface: &str) -> Result<Option<u32>, DatapathError> {
-    let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|error| {
-        DatapathError::Attach { program, interface: interface.to_owned(), source: error.into() }
-    })?;
+    let error = |source| DatapathError::Attach { program, interface: interface.to_owned(), source };
+    if !has_tcx() {
+        return clsact::attached(program, interface).map_err(error);
+    }
+    let (_, attached) =
+        SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|e| error(e.into()))?;
     Ok(attached.iter().find(|info| info.name_as_str() == Some(program)).map(aya::programs::ProgramInfo::id))
 }
 
 /// Detaches a program: the pin is the link's last reference.
 ///
 /// # Errors
-/// [`DatapathError::Io`].
+/// [`DatapathError::Io`], [`DatapathError::Detach`].
 pub fn detach(pins: &Pins, attachment: &Attachment) -> Result<(), DatapathError> {
+    if !has_tcx() {
+        return clsact::detach(pins, attachment, attachment.hook()).map_err(|source| DatapathError::Detach {
+            program: attachment.program,
+            ifindex: attachment.ifindex,
+            source,
+        });
+    }
     let path = pins.link(attachment.ifindex, attachment.program);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -118,4 +161,17 @@ pub fn detach(pins: &Pins, attachment: &Attachment) -> Result<(), DatapathError>
         }
         _ => Ok(()),
     }
+}
+
+/// Detaches every program that is pinned.
+///
+/// # Errors
+/// As [`detach`], for the first that cannot be.
+pub fn detach_all(pins: &Pins) -> Result<(), DatapathError> {
+    for (ifindex, name) in pins.pinned_links()? {
+        if let Some(program) = known_program(&name) {
+            detach(pins, &Attachment { ifindex, program })?;
+        }
+    }
+    Ok(())
 }

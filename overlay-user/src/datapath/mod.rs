@@ -1,6 +1,7 @@
 //! The kernel's half: the eBPF object, its pins, its maps and its attachments.
 
 pub mod attach;
+mod clsact;
 pub mod load;
 pub mod map;
 pub mod pin;
@@ -42,6 +43,16 @@ pub enum DatapathError {
         map: &'static str,
         /// Why not.
         source: aya::maps::MapError,
+    },
+    /// A program could not be detached.
+    #[error("cannot detach {program} from device {ifindex}")]
+    Detach {
+        /// The program's name.
+        program: &'static str,
+        /// The interface's index.
+        ifindex: u32,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A program could not be attached.
     #[error("cannot attach {program} to {interface}")]

@@ -9,6 +9,7 @@ mod driver;
 mod error;
 mod event;
 mod fdb;
+mod filter;
 mod link;
 mod monitor;
 mod neighbour;
@@ -28,6 +29,7 @@ pub use self::{
     error::NetlinkError,
     event::Event,
     fdb::{FdbEntry, FdbKind},
+    filter::{Filter, Filters, Hook},
     link::Link,
     monitor::Monitor,
     neighbour::{Neighbour, NudState},

@@ -61,6 +61,11 @@ pub(super) const NEEDS: &[Need] = &[
     need(Set::Test, Proof::Program("nft"), &["nftables"]),
     need(Set::Test, Proof::Program("tcpdump"), &["tcpdump"]),
     need(Set::Test, Proof::Program("tshark"), &["tshark"]),
+    // The guest's kernel loads its modules with the host's modprobe. qemu is not installed: see vm/emulator.rs.
+    need(Set::Vm, Proof::Program("modprobe"), &["kmod"]),
+    need(Set::Vm, Proof::Program("xz"), &["xz-utils"]),
+    need(Set::Vm, Proof::Program("zstd"), &["zstd"]),
+    need(Set::Vm, Proof::Program("dpkg-deb"), &["dpkg"]),
 ];
 
 /// What building bpf-linker takes, and nothing afterwards but libLLVM.
@@ -199,6 +204,12 @@ mod tests {
         let lab = packages(Set::Lab, |_| false, true);
         assert!(lab.contains(&"etcd-server") && !lab.contains(&"docker.io"), "{lab:?}");
         assert!(lab.contains(&"rustc-web"), "{lab:?}");
+    }
+
+    #[test]
+    fn what_other_kernels_need_is_for_their_command_only() {
+        let test = packages(Set::Test, |_| false, true);
+        assert!(!test.contains(&"kmod") && packages(Set::Vm, |_| false, true).contains(&"kmod"), "{test:?}");
     }
 
     #[test]

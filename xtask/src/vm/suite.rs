@@ -1,0 +1,149 @@
+//! The tests that depend on the kernel, in a guest: the programs' own, and two hosts end to end.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    Lab,
+    guest::{Guest, quote},
+    kernel::Series,
+};
+use crate::command;
+
+/// The test binaries of the harness's crate.
+const BINARIES: [&str; 2] = ["programs", "smoke"];
+
+/// An emulated guest on a machine with other things to do.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// Packets for the fuzzer: an emulated CPU takes an order of magnitude longer than for the usual number.
+const FUZZ_PACKETS: u32 = 20_000;
+
+/// Where lines of the tests' output go.
+type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + Send + 'a;
+
+/// Builds, then runs the tests on each kernel. Returns the kernels on which they failed.
+pub(crate) fn run_all(kernels: &[Series], timeout: Duration, sink: &mut Sink<'_>) -> Result<Vec<String>> {
+    let lab = Lab::open()?;
+    // The guest reads this machine's files as they are: nothing may be built while it runs.
+    let target = command::target_dir()?;
+    command::build_binaries(&target)?;
+    let tests = build_tests(&target)?;
+    let mut failed = Vec::new();
+    for series in kernels {
+        let status = lab.run(series, &guest(&tests, &target, timeout), &mut Lines::new(sink))?;
+        if status != 0 {
+            failed.push(series.to_string());
+        }
+    }
+    Ok(failed)
+}
+
+/// All kernels that `cargo xtask vm` takes by default.
+pub(crate) fn all_kernels() -> Vec<Series> {
+    ["6.1", "6.12"]
+        .map(|series| Series::Packaged(series.to_owned()))
+        .into_iter()
+        .chain([Series::Sid])
+        .collect()
+}
+
+fn guest(tests: &[PathBuf], target: &Path, timeout: Duration) -> Guest {
+    let variables = [
+        ("OVERLAYD_BIN_DIR", target.join("release").display().to_string()),
+        ("OVERLAYD_FUZZ_PACKETS", FUZZ_PACKETS.to_string()),
+    ];
+    let mut lines = String::from("failed=0\n");
+    for test in tests {
+        lines.push_str(&format!("{} --test-threads=2 || failed=1\n", quote(&test.display().to_string())));
+    }
+    lines.push_str("exit $failed\n");
+    // Where cargo runs them.
+    let directory = command::workspace().join("tests");
+    Guest::script(&directory, &variables, &lines, BINARIES.join(", "), timeout)
+}
+
+/// Builds the test binaries, and asks cargo where they are.
+fn build_tests(target: &Path) -> Result<Vec<PathBuf>> {
+    let mut cargo = command::cargo(&["test", "--no-run", "--package", "overlay-tests"]);
+    cargo.env("CARGO_TARGET_DIR", target).arg("--message-format=json-render-diagnostics");
+    for binary in BINARIES {
+        cargo.args(["--test", binary]);
+    }
+    eprintln!("+ {}", command::shown(&cargo));
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "`{}` failed: {}", command::shown(&cargo), output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    BINARIES
+        .iter()
+        .map(|name| {
+            let found = text.lines().find_map(|line| executable(line, name));
+            found.with_context(|| format!("cargo built no test binary {name}"))
+        })
+        .collect()
+}
+
+/// The executable of a test target, where this line of cargo's tells of it.
+fn executable(line: &str, name: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+}
+
+/// Whole lines out of what is written.
+struct Lines<'a, 'b> {
+    sink: &'a mut Sink<'b>,
+    rest: Vec<u8>,
+}
+
+impl<'a, 'b> Lines<'a, 'b> {
+    fn new(sink: &'a mut Sink<'b>) -> Self {
+        Self { sink, rest: Vec::new() }
+    }
+}
+
+impl Write for Lines<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.rest.extend(bytes);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            (self.sink)(&line).map_err(io::Error::other)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_tells_where_a_test_binary_is() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"smoke"},"executable":"/t/smoke-1"}"#;
+        assert_eq!(executable(line, "smoke"), Some("/t/smoke-1".into()));
+        assert_eq!(executable(line, "programs"), None);
+        assert_eq!(executable(r#"{"target":{"name":"smoke"},"executable":null}"#, "smoke"), None);
+        assert_eq!(executable("no JSON", "smoke"), None);
+    }
+
+    #[test]
+    fn output_comes_in_whole_lines() {
+        let mut lines = Vec::new();
+        let mut sink = |line: &[u8]| {
+            lines.push(String::from_utf8_lossy(line).into_owned());
+            Ok(())
+        };
+        let mut writer = Lines::new(&mut sink);
+        for part in ["a", "b\nc\n", "", "d"] {
+            writer.write_all(part.as_bytes()).unwrap();
+        }
+        assert_eq!(lines, ["ab\n", "c\n"]);
+    }
+}
