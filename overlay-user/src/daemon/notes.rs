@@ -10,6 +10,8 @@ use crate::exit;
 pub(super) enum Source {
     /// Tunnel devices that cannot be had.
     Tunnels,
+    /// Other people's programs on our hooks.
+    Hooks,
     /// What the host's netfilter would do to packets that pass it by.
     Netfilter,
 }

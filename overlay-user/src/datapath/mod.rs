@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod load;
 pub mod map;
+pub mod others;
 pub mod pin;
 
 /// The eBPF object file that the build script compiled.

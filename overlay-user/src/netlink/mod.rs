@@ -8,6 +8,7 @@ mod address;
 mod error;
 mod event;
 mod fdb;
+mod filter;
 mod link;
 mod monitor;
 mod neighbour;
@@ -18,14 +19,16 @@ mod route;
 mod rule;
 mod vni_filter;
 mod vxlan;
+mod xdp;
 
 use netlink_packet_route::RouteNetlinkMessage;
 
-use self::{error::Cause, request::Requests, vni_filter::TunnelMessage};
+use self::{error::Cause, filter::TrafficMessage, request::Requests, vni_filter::TunnelMessage};
 pub use self::{
     error::NetlinkError,
     event::Event,
     fdb::{FdbEntry, FdbKind},
+    filter::{Filter, Filtered, Hook},
     link::Link,
     monitor::Monitor,
     neighbour::{Neighbour, NudState},
@@ -33,6 +36,7 @@ pub use self::{
     route::{MAIN_TABLE, OverlayRoute, RouteEntry},
     rule::OverlayRule,
     vxlan::{TunnelSettings, Vxlan},
+    xdp::{XdpMode, XdpProgram},
 };
 
 /// Requests to the kernel's routing subsystem, in one network namespace. Clones share its sockets.
@@ -40,6 +44,7 @@ pub use self::{
 pub struct Netlink {
     requests: Requests<RouteNetlinkMessage>,
     tunnel_requests: Requests<TunnelMessage>,
+    traffic_requests: Requests<TrafficMessage>,
 }
 
 impl Netlink {
@@ -52,7 +57,8 @@ impl Netlink {
         let monitor = Monitor::open().map_err(|error| open(Cause::from(error)))?;
         let requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
         let tunnel_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
-        Ok((Self { requests, tunnel_requests }, monitor))
+        let traffic_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests, tunnel_requests, traffic_requests }, monitor))
     }
 
     /// Dumps a table and keeps what `select` makes of its entries.
