@@ -1,14 +1,17 @@
 //! Somebody else's programs on the hooks that ours are on: each sees what it should, keeps its turn, and is named.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use harness::{
     Netns, Topology, eventually,
     foreign::{Foreign, Kind, OnFilter, OnHook, Order, Watched},
     host::{BRIDGE, Host, UPLINK},
     tcx::{self, Direction},
-    traffic::{DatagramSocket, Endpoint, Probe, ping, ping_with},
+    traffic::{DatagramSocket, Endpoint, Probe, ping, ping_with, transfer},
     two_hosts,
 };
 
@@ -80,6 +83,11 @@ fn noted(host: &Host, expected: &str) {
         .unwrap_or_else(|e| panic!("{e:#}\nwanted: {expected}\nthere: {:#?}", notes(host)));
 }
 
+/// Has the daemon look at once: links have changed.
+fn nudge(host: &Host) {
+    host.ns.ip("link set dev lo alias nudged").unwrap();
+}
+
 fn silent_about(host: &Host, name: &str) {
     let silent = || !notes(host).iter().any(|note| note.contains(name));
     eventually("the note is gone", NOTICED, silent).unwrap_or_else(|e| panic!("{e:#} {:#?}", notes(host)));
@@ -106,13 +114,20 @@ fn on_the_uplink_each_sees_what_it_should() {
     let _filter = filter(&old, &topology, 1, Direction::Ingress);
     let before = [&xdp, &first].map(seen);
     inward(&topology);
+    assert!(ping(&topology.h(2).ns, h1.ip, 3).unwrap().clean());
     for (foreign, (tunnel, outside)) in [&xdp, &first].into_iter().zip(before) {
         assert_eq!(seen(foreign), (tunnel + COUNT, outside + COUNT), "before ours");
     }
     for foreign in [&last, &old] {
         assert_eq!(seen(foreign), (0, COUNT), "after ours");
-        // ARP and what etcd says.
-        assert!(foreign.others().unwrap() > 0);
+        assert!(foreign.others().unwrap() >= 3, "pings");
+    }
+    // TCP at full size, with all of them there.
+    let ends = [topology.h(2), h1].map(|host| Endpoint { ns: &host.c(1).ns, ip: host.c(1).ip });
+    transfer(ends[0], ends[1], 2_000_000).unwrap();
+    transfer(ends[1], ends[0], 2_000_000).unwrap();
+    for foreign in [&last, &old] {
+        assert_eq!(foreign.seen(TUNNEL).unwrap(), 0, "after ours");
     }
     for foreign in [&xdp, &first, &last, &old] {
         assert_eq!(foreign.seen(INSIDE).unwrap(), 0, "nobody sees on the uplink what came out of a tunnel");
@@ -172,11 +187,15 @@ fn everybody_keeps_the_turn_over_restarts_and_departures() {
     assert_eq!(topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
     assert_eq!(turns(topology.h(1), &all), [f, e]);
     assert!(tcx::link_exists(ids[0]).unwrap() && !tcx::link_exists(ids[1]).unwrap());
-    // Nobody takes tunnel packets any more: the one behind sees them now.
+    // Nobody takes what comes to the tunnel's port any more: the one behind sees it now.
     let (h1, h2) = (topology.h(1), topology.h(2));
-    let lost = ping_with(&h2.c(1).ns, h1.c(1).ip, 3, &["-W", "0.2"]).unwrap();
-    assert_eq!(lost.received, 0, "{}", lost.text);
-    assert!(seen(&early).0 >= 3, "{:?}", seen(&early));
+    let stray = DatagramSocket::bind(&h2.ns, h2.ip, 0).unwrap();
+    let before = [&front, &early].map(|foreign| seen(foreign).0);
+    for _ in 0..COUNT {
+        stray.send(SocketAddrV4::new(h1.ip, TUNNEL), b"for nobody").unwrap();
+    }
+    let both = || [&front, &early].map(|foreign| seen(foreign).0) == before.map(|count| count + COUNT);
+    eventually("both see it", SOON, both).unwrap();
 }
 
 /// What each that drops tunnel packets does to them, by where it is.
@@ -198,6 +217,7 @@ fn one_that_drops_tunnel_packets_is_named() {
     let tcx = dropping(Kind::Tc, "for_thief");
     let held = at_uplink(&tcx, h1, Order::First);
     assert!(!reached() && tcx.seen(TUNNEL).unwrap() >= 3);
+    nudge(h1);
     let id = tcx.id().unwrap();
     noted(h1, &format!("on eth0, tcx program for_thief (id {id}) {before}: {taken}"));
     drop(held);
@@ -215,12 +235,14 @@ fn one_that_drops_tunnel_packets_is_named() {
     let xdp = dropping(Kind::Xdp, "xdp_dispatcher");
     let held = xdp.xdp(&h1.ns, UPLINK).unwrap();
     assert!(!reached() && xdp.seen(TUNNEL).unwrap() >= 3);
+    nudge(h1);
     let id = xdp.id().unwrap();
-    let what = "of libxdp, with the programs that it calls,";
+    let what = "of libxdp, and what it calls,";
     noted(h1, &format!("on eth0, XDP program xdp_dispatcher (id {id}, native) {what} {before}: {taken}"));
     silent_about(h1, "for_thief");
     drop(held);
     assert!(reached());
+    nudge(h1);
     silent_about(h1, "xdp_dispatcher");
     let report = probe.finish().unwrap();
     assert!(report.clean() && report.forth.sent > 100, "{report}");
@@ -255,7 +277,7 @@ fn around_the_containers_each_sees_what_it_should() {
 
     let id = |foreign: &Foreign| foreign.id().unwrap();
     let unseen = "it does not see the packets to peers that overlayd takes";
-    let dropped = "packets to peers that it drops or redirects do not reach them";
+    let dropped = "what it drops or redirects does not reach peers";
     let ports = format!("2 ports of docker0 ({}, {})", h1.c(1).port, h1.c(2).port);
     for line in [
         format!(
@@ -287,6 +309,7 @@ fn around_the_containers_each_sees_what_it_should() {
         noted(h1, &line);
     }
     drop((held, filter));
+    nudge(h1);
     silent_about(h1, "for_");
     assert_eq!(h1.overlayd().drops().unwrap().len(), 0);
 }

@@ -71,7 +71,7 @@ fn what(group: &[&Stranger]) -> String {
     match first.mechanism {
         Mechanism::Xdp(mode) => {
             let brackets = brackets(&[id, Some(mode.to_string())]);
-            let tail = if name == DISPATCHER { " of libxdp, with the programs that it calls," } else { "" };
+            let tail = if name == DISPATCHER { " of libxdp, and what it calls," } else { "" };
             format!("XDP program {name}{brackets}{tail}")
         }
         Mechanism::Tcx => format!("tcx program {name}{}", brackets(&[id])),
@@ -89,9 +89,7 @@ fn meaning(stranger: &Stranger) -> &'static str {
         (Role::Uplink, Place::OnTheWayOut) => {
             "it sees packets to peers with their outer headers; what it drops does not reach them"
         }
-        (Role::Bridge | Role::Port, Place::Before(_)) => {
-            "packets to peers that it drops or redirects do not reach them"
-        }
+        (Role::Bridge | Role::Port, Place::Before(_)) => "what it drops or redirects does not reach peers",
         (Role::Bridge | Role::Port, Place::After(_)) => {
             "it does not see the packets to peers that overlayd takes"
         }
@@ -151,7 +149,7 @@ mod tests {
             [
                 "on eth0, tcx program firewall (id 77) runs before overlayd's uplink_ingress: \
                  tunnel packets that it drops or redirects do not reach containers",
-                "on eth0, XDP program xdp_dispatcher (id 78, native) of libxdp, with the programs that it calls, \
+                "on eth0, XDP program xdp_dispatcher (id 78, native) of libxdp, and what it calls, \
                  runs before overlayd's uplink_ingress: \
                  tunnel packets that it drops or redirects do not reach containers",
                 "on eth0, a tc filter of kind flower (pref 10) runs after overlayd's uplink_ingress: \
@@ -173,7 +171,7 @@ mod tests {
         assert_eq!(
             tell(&ports),
             ["on 200 ports of docker0 (veth0, veth1, …), tcx program shaper runs before overlayd's \
-              workload_egress: packets to peers that it drops or redirects do not reach them"]
+              workload_egress: what it drops or redirects does not reach peers"]
         );
         let many = (0..20).map(|n| stranger(Role::Uplink, BEFORE, Mechanism::Tcx, "p", n));
         let lines = tell(&many.collect::<Vec<_>>());
