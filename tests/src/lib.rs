@@ -13,6 +13,7 @@ pub mod docker;
 pub mod dump;
 pub mod etcd;
 pub mod footprint;
+pub mod foreign;
 pub mod frame;
 pub mod host;
 pub mod image;

@@ -3,6 +3,7 @@
 
 mod announce;
 mod decap;
+mod hooks;
 mod netfilter;
 mod notes;
 mod peers;
@@ -130,6 +131,7 @@ struct Daemon {
     /// What is wrong besides the store, one line each; said once.
     troubles: BTreeMap<Aspect, BTreeSet<String>>,
     netfilter: netfilter::Watch,
+    hooks: hooks::Watch,
     notes: BTreeMap<notes::Source, Vec<String>>,
 }
 
@@ -157,6 +159,7 @@ impl Daemon {
                 findings = self.netfilter.finished() => self.take_findings(findings, &mut dirty),
                 _ = heartbeat.tick() => {
                     self.watch_netfilter();
+                    self.watch_hooks().await;
                     dirty.routes = self.troubles.contains_key(&Aspect::Routes)
                         || self.reconciler.has_leftovers()
                         || self.path_mtus_changed();
@@ -245,6 +248,9 @@ impl Daemon {
     async fn round(&mut self, dirty: Dirty) {
         if dirty.local || dirty.links || dirty.routes {
             self.netfilter.surroundings_changed();
+        }
+        if dirty.local || dirty.links {
+            self.hooks.links_changed();
         }
         if dirty.local {
             let troubles = self.look_around().await;

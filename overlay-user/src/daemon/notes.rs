@@ -12,6 +12,8 @@ pub(super) enum Source {
     Kernel,
     /// Tunnel devices that cannot be had.
     Tunnels,
+    /// Other people's programs on our hooks.
+    Hooks,
     /// What the host's netfilter would do to packets that pass it by.
     Netfilter,
 }

@@ -13,7 +13,7 @@ use overlay_common::{Be16, Mac, Vni, map::Node};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use super::{Daemon, Dirty, announce, netfilter, notes::Source};
+use super::{Daemon, Dirty, announce, hooks, netfilter, notes::Source};
 use crate::{
     config::{Config, StoreConfig},
     datapath::{attach, load::Programs, map::Maps, pin::Pins},
@@ -313,6 +313,7 @@ impl Parts {
             started: status::now(),
             troubles: BTreeMap::new(),
             netfilter: netfilter::Watch::default(),
+            hooks: hooks::Watch::default(),
             notes: BTreeMap::new(),
         };
         daemon.first_round().await;
@@ -339,6 +340,7 @@ impl Daemon {
         self.round(Dirty { links: true, endpoints: true, routes: true, local: true, ..Dirty::default() })
             .await;
         self.first_look().await;
+        self.watch_hooks().await;
         self.announce().await;
         self.announcer.watch();
         info!(

@@ -1,5 +1,7 @@
 //! Loading the programs: maps that are pinned are adopted, programs are always the ones of this build.
 
+use std::collections::BTreeSet;
+
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use overlay_common::map::{name, program};
 
@@ -38,6 +40,11 @@ impl Programs {
             })?;
         }
         Ok(programs)
+    }
+
+    /// The ids of all of them, of whatever type: by these they are told from other people's.
+    pub fn ids(&self) -> BTreeSet<u32> {
+        self.ebpf.programs().filter_map(|(_, program)| Some(program.info().ok()?.id())).collect()
     }
 
     /// The program with this name.

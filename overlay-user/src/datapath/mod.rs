@@ -4,6 +4,7 @@ pub mod attach;
 mod clsact;
 pub mod load;
 pub mod map;
+pub mod others;
 pub mod pin;
 pub mod xdp;
 

@@ -5,6 +5,7 @@
 //! namespace it was made in. sysfs is never asked: what it shows is the namespace it was mounted in.
 
 mod address;
+mod clsact;
 mod driver;
 mod error;
 mod event;
@@ -25,11 +26,12 @@ mod xdp;
 use netlink_packet_route::RouteNetlinkMessage;
 
 pub use self::{
+    clsact::{ClsactFilter, Filters},
     driver::driver,
     error::NetlinkError,
     event::Event,
     fdb::{FdbEntry, FdbKind},
-    filter::{Filter, Filters, Hook},
+    filter::{Filter, Filtered, Hook},
     link::Link,
     monitor::Monitor,
     neighbour::{Neighbour, NudState},
@@ -37,14 +39,16 @@ pub use self::{
     route::{MAIN_TABLE, OverlayRoute, RouteEntry},
     rule::OverlayRule,
     vxlan::{TunnelSettings, Vxlan},
+    xdp::{XdpMode, XdpProgram},
 };
-use self::{error::Cause, request::Requests, vni_filter::TunnelMessage};
+use self::{error::Cause, filter::TrafficMessage, request::Requests, vni_filter::TunnelMessage};
 
 /// Requests to the kernel's routing subsystem, in one network namespace. Clones share its sockets.
 #[derive(Clone, Debug)]
 pub struct Netlink {
     requests: Requests<RouteNetlinkMessage>,
     tunnel_requests: Requests<TunnelMessage>,
+    traffic_requests: Requests<TrafficMessage>,
 }
 
 impl Netlink {
@@ -57,7 +61,8 @@ impl Netlink {
         let monitor = Monitor::open().map_err(|error| open(Cause::from(error)))?;
         let requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
         let tunnel_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
-        Ok((Self { requests, tunnel_requests }, monitor))
+        let traffic_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests, tunnel_requests, traffic_requests }, monitor))
     }
 
     /// Dumps a table and keeps what `select` makes of its entries.

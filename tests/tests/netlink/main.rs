@@ -2,6 +2,7 @@
 //! makes network namespaces of its own, which vanish with its thread.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
+mod filters;
 mod links;
 mod monitor;
 mod namespace;
