@@ -17,6 +17,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::wait::patient;
+
 /// What a command may take unless told otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -118,7 +120,7 @@ impl Cmd {
         let text = self.stdin.clone().unwrap_or_default();
         // Written from a thread: a command that does not read must not hold us up. It may also be gone.
         let feeder = thread::spawn(move || stdin.map(|mut s| s.write_all(text.as_bytes())));
-        let status = wait_until(&mut child, Instant::now() + self.timeout);
+        let status = wait_until(&mut child, Instant::now() + patient(self.timeout));
         // What it left in its group would keep the pipes open.
         let _ = killpg(group(&child), Signal::SIGKILL);
         let ended = match status {
@@ -236,7 +238,7 @@ impl Background {
             return Ok(status);
         }
         self.signal(Signal::SIGTERM)?;
-        if let Some(status) = wait_until(&mut self.child, Instant::now() + deadline) {
+        if let Some(status) = wait_until(&mut self.child, Instant::now() + patient(deadline)) {
             return Ok(status);
         }
         self.kill();

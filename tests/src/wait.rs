@@ -1,6 +1,7 @@
 //! Waiting with a deadline, the only way this crate waits.
 
 use std::{
+    env,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -8,6 +9,16 @@ use std::{
 use anyhow::{Result, bail};
 
 const POLL: Duration = Duration::from_millis(10);
+
+/// The variable that says how many times as long as usual to wait, on machines that are that much slower: emulated ones.
+const PATIENCE_VARIABLE: &str = "OVERLAYD_TEST_PATIENCE";
+
+/// A deadline as it is meant on this machine.
+#[must_use]
+pub fn patient(deadline: Duration) -> Duration {
+    let times = env::var(PATIENCE_VARIABLE).ok().and_then(|times| times.parse().ok());
+    deadline * times.unwrap_or(1).max(1)
+}
 
 /// Polls `done` until it says so, or fails with `what` after `deadline`.
 ///
@@ -27,7 +38,7 @@ pub fn eventually_some<T>(
     deadline: Duration,
     mut poll: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let (start, deadline) = (Instant::now(), patient(deadline));
     loop {
         let last = poll();
         if let Ok(Some(value)) = last {

@@ -184,8 +184,9 @@ fn a_clsact_of_others_stays() {
     let mut topology = Topology::builder().store(StoreKind::Peers).without_overlayd().up().unwrap();
     let h1 = topology.h(1);
     h1.ns.exec(&["tc", "qdisc", "add", "dev", UPLINK, "clsact"]).unwrap();
-    let filter = "filter add dev eth0 ingress prio 7 protocol ip matchall action pass";
-    h1.ns.cmd("tc").args(filter.split(' ')).check().unwrap();
+    // Of the kind of ours, at the priority that ours take.
+    let filter = ["filter", "add", "dev", UPLINK, "ingress", "prio", "1", "protocol", "all", "bpf"];
+    h1.ns.cmd("tc").args(filter).args(["bytecode", "1,6 0 0 0,", "flowid", "1:1"]).check().unwrap();
     let theirs = tc(&h1.ns);
     for index in [0, 1] {
         topology.start_overlayd(index).unwrap();
@@ -194,6 +195,6 @@ fn a_clsact_of_others_stays() {
     warm_up(&topology);
     assert_eq!(topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
     let host = topology.h(1);
-    assert!(theirs.contains("clsact") && theirs.contains("matchall"), "{theirs}");
+    assert!(theirs.contains("clsact") && theirs.contains("bytecode"), "{theirs}");
     assert_eq!(tc(&host.ns), theirs);
 }

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::Endpoint;
+use crate::wait::patient;
 
 /// How long one side may hear nothing of the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub fn transfer(from: Endpoint<'_>, to: Endpoint<'_>, bytes: usize) -> Result<()
     let listener = to.ns.run(move || TcpListener::bind((server_ip, 0)))??;
     let address = listener.local_addr()?;
     // The handshake is the kernel's: it needs nobody to accept.
-    let client = from.ns.run(move || TcpStream::connect_timeout(&address, PATIENCE))?;
+    let client = from.ns.run(move || TcpStream::connect_timeout(&address, patient(PATIENCE)))?;
     let client = client.with_context(|| format!("{client_ip} cannot connect to {address}"))?;
     let (server, peer) = listener.accept()?;
     ensure!(peer.ip() == client_ip, "the client is {client_ip}, but {peer} came");
@@ -56,8 +57,8 @@ pub fn pattern(seed: u32, bytes: usize) -> Vec<u8> {
 }
 
 fn exchange(stream: TcpStream, say: &[u8], hear: &[u8]) -> Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
+    stream.set_write_timeout(Some(patient(PATIENCE)))?;
     let mut writer = stream.try_clone()?;
     thread::scope(|scope| {
         let writing = scope.spawn(move || {

@@ -21,7 +21,10 @@ const BINARIES: [&str; 2] = ["programs", "smoke"];
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// Packets for the fuzzer: an emulated CPU takes an order of magnitude longer than for the usual number.
-const FUZZ_PACKETS: u32 = 20_000;
+const FUZZ_PACKETS: u32 = 2_000;
+
+/// How many times as long as usual the tests wait for what has to happen.
+const PATIENCE: u32 = 10;
 
 /// Where lines of the tests' output go.
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + Send + 'a;
@@ -56,6 +59,7 @@ fn guest(tests: &[PathBuf], target: &Path, timeout: Duration) -> Guest {
     let variables = [
         ("OVERLAYD_BIN_DIR", target.join("release").display().to_string()),
         ("OVERLAYD_FUZZ_PACKETS", FUZZ_PACKETS.to_string()),
+        ("OVERLAYD_TEST_PATIENCE", PATIENCE.to_string()),
     ];
     let mut lines = String::from("failed=0\n");
     for test in tests {
