@@ -353,7 +353,7 @@ mod tests {
 
     fn filter() -> (Message, Vec<u8>) {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let mut message = Message::new(RTM_NEWTFILTER, 9, Hook::Egress.parent());
+        let mut message = Message::new(RTM_NEWTFILTER, 9, parent(Hook::Egress));
         message.place(1);
         message.program("name", file.as_fd());
         let mut bytes = vec![0xff; message.buffer_len()];
