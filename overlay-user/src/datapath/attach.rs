@@ -1,5 +1,5 @@
 //! tcx links: attached once, pinned, and from then on only given new programs, so that no packet passes by. Where
-//! the kernel has no tcx, filters take their place ([`super::clsact`]).
+//! the kernel has no tcx, filters take their place (`clsact.rs`).
 
 use std::{fs, sync::OnceLock};
 
