@@ -2,15 +2,12 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    DropReason, Mac,
-    addr::MapIp,
-    checksum, flow,
-    map::{Direction, PeerKey, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
+    DropReason, Mac, checksum, flow,
+    map::{Direction, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
     mark,
     packet::Packet,
     parse::{self, Frame, L3, masked},
     template::Stamp,
-    vni::VniKey,
     wire::{EthHeader, Ipv4Header, eth::ETHERTYPE_IPV4},
 };
 
@@ -59,10 +56,8 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
 pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     skb.pull(mss::LEN);
-    let Some(eth) = skb.read::<EthHeader>(0).filter(|eth| eth.dst == Mac::OVERLAY_NEIGHBOUR) else {
-        return Ok(Verdict::Pass);
-    };
-    if eth.ethertype != ETHERTYPE_IPV4 {
+    let eth: Option<EthHeader> = skb.read(0);
+    if !eth.is_some_and(|eth| eth.dst == Mac::OVERLAY_NEIGHBOUR && eth.ethertype == ETHERTYPE_IPV4) {
         return Ok(Verdict::Pass);
     }
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
@@ -109,9 +104,7 @@ fn refuse_gateway_claim(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
 #[inline(always)]
 fn refuse_forged_tunnel(skb: &Skb<'_>, frame: &Frame) -> Result<(), DropReason> {
     let Some(outer) = parse::outer_udp(skb, frame.ip) else { return Ok(()) };
-    let key = PeerKey { vni: VniKey::NONE, ip: MapIp::v4(frame.ip.dst) };
-    let is_tunnel = maps::node().is_some_and(|node| maps::is_tunnel_port(node, outer.port()));
-    if is_tunnel && maps::peer_host(key).is_some() { Err(DropReason::TunnelForged) } else { Ok(()) }
+    if maps::is_peers_tunnel(frame.ip.dst, outer.port()) { Err(DropReason::TunnelForged) } else { Ok(()) }
 }
 
 /// Whether the sender may use its source address. On a bridge port the endpoint table knows (and learns);

@@ -92,11 +92,13 @@ pub(crate) fn tunnel(id: u32) -> Result<&'static Tunnel, DropReason> {
     TUNNELS.get(id).filter(|tunnel| tunnel.template_len != 0).ok_or(DropReason::NoTunnel)
 }
 
-/// The peer's host, whatever VNI it sends with.
+/// True where a UDP port on a host is the far end of a tunnel of ours: the host is a peer, whatever VNI it sends
+/// with, and the port carries tunnels.
 #[inline(always)]
-pub(crate) fn peer_host(key: PeerKey) -> Option<&'static Peer> {
+pub(crate) fn is_peers_tunnel(addr: [u8; 4], port: Be16) -> bool {
+    let host = PeerKey { vni: VniKey::NONE, ip: MapIp::v4(addr) };
     // SAFETY: as in `port`.
-    unsafe { PEERS.get(key) }
+    node().is_some_and(|node| is_tunnel_port(node, port)) && unsafe { PEERS.get(host) }.is_some()
 }
 
 /// The peer that sends with this VNI from this address.

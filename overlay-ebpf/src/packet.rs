@@ -181,7 +181,7 @@ impl<'a> Skb<'a> {
         let result = unsafe {
             helpers::bpf_skb_store_bytes(self.ctx.skb.skb.cast(), 0, bytes.as_ptr().cast(), len as u32, 0)
         };
-        if result == 0 { Ok(()) } else { Err(result) }
+        done(result)
     }
 
     /// Drops the route that the kernel found for the packet before it had outer headers. A packet that waits
@@ -224,7 +224,7 @@ impl<'a> Skb<'a> {
                 flags,
             )
         };
-        if result == 0 { Ok(()) } else { Err(result) }
+        done(result)
     }
 
     /// The VNI and the outer IPv4 source of a packet that a tunnel device decapsulated.
@@ -287,7 +287,7 @@ impl<'a> Skb<'a> {
                 len as u32,
             )
         };
-        if result == 0 { Ok(()) } else { Err(result) }
+        done(result)
     }
 
     /// False where no interface has this index any more: a redirect to it would be a silent loss.
@@ -301,13 +301,33 @@ impl<'a> Skb<'a> {
     }
 }
 
+/// A helper's result.
+#[inline(always)]
+pub(crate) fn done(result: i64) -> Result<(), i64> {
+    if result == 0 { Ok(()) } else { Err(result) }
+}
+
+/// Copies a value out of a packet's linear part, or `None` where that ends before it does.
+///
+/// # Safety
+/// `data` and `data_end` are those of the program's context.
+#[inline(always)]
+pub(crate) unsafe fn read_between<T: Pod>(data: usize, data_end: usize, offset: usize) -> Option<T> {
+    let start = data + offset;
+    if start + size_of::<T>() > data_end {
+        return None;
+    }
+    // SAFETY: the bytes lie between data and data_end, and any bytes are a `T`.
+    Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+}
+
 /// A number where it is 1 to `most`, else 0.
 ///
 /// LLVM knows what the caller's arithmetic can yield and would drop a plain comparison, which the verifier needs; and
 /// it may compare one copy of a number and use another, of which the verifier before 6.8 knows nothing then. What
 /// comes out of this is one number, and its bounds go with it.
 #[inline(always)]
-fn within(number: i64, most: i64) -> i64 {
+pub(crate) fn within(number: i64, most: i64) -> i64 {
     let mut number = number;
     // SAFETY: the jumps stay inside, and only the register named is written.
     unsafe {
@@ -330,13 +350,10 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
-        let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: the bytes lie between data and data_end, and any bytes are a `T`.
-        Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+        // SAFETY: the context tells where the packet's linear part is.
+        unsafe { read_between(self.ctx.data(), self.ctx.data_end(), offset) }
     }
+
     #[inline(always)]
     fn read_at<T: Pod>(&self, offset: usize) -> Option<T> {
         let mut value = MaybeUninit::<T>::uninit();

@@ -5,9 +5,8 @@
 use overlay_common::{
     addr::MapIp,
     event::{Event, PATH_MTU_CHANGED},
-    map::{PATH_MTU_LIFETIME, PathMtu, PeerKey},
+    map::{PATH_MTU_LIFETIME, PathMtu},
     path_mtu::{self, FragNeeded},
-    vni::VniKey,
     wire::Ipv4Header,
 };
 
@@ -21,10 +20,8 @@ const REPEAT_AFTER: u64 = 1_000_000_000;
 pub(crate) fn learn(skb: &Skb<'_>, ip: &Ipv4Header, ours: [u8; 4]) {
     skb.pull(path_mtu::LEN);
     let Some(told) = path_mtu::frag_needed(skb, ip, ours) else { return };
-    let key = PeerKey { vni: VniKey::NONE, ip: MapIp::v4(told.peer) };
-    let ours = maps::node().is_some_and(|node| maps::is_tunnel_port(node, told.port));
-    if ours && maps::peer_host(key).is_some() {
-        note(skb, key.ip, &told);
+    if maps::is_peers_tunnel(told.peer, told.port) {
+        note(skb, MapIp::v4(told.peer), &told);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{check_bounds_signed, helpers, programs::XdpContext};
+use aya_ebpf::{helpers, programs::XdpContext};
 use bytemuck::Pod;
 use overlay_common::packet::Packet;
 
-use crate::packet::Captured;
+use crate::packet::{Captured, done, read_between, within};
 
 /// A packet of the XDP hook. It may have fragments (`xdp.frags`); headers are in the linear part.
 pub(crate) struct XdpPacket<'a> {
@@ -71,10 +71,6 @@ impl<'a> XdpPacket<'a> {
     }
 }
 
-fn done(result: i64) -> Result<(), i64> {
-    if result == 0 { Ok(()) } else { Err(result) }
-}
-
 impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
@@ -84,12 +80,8 @@ impl Packet for XdpPacket<'_> {
 
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
-        let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: the bytes lie between data and data_end, and any bytes are a `T`.
-        Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+        // SAFETY: the context tells where the packet's linear part is.
+        unsafe { read_between(self.ctx.data(), self.ctx.data_end(), offset) }
     }
 
     #[inline(always)]
@@ -117,8 +109,8 @@ impl Captured for XdpPacket<'_> {
 
     #[inline(always)]
     fn capture<const N: usize>(&self, bytes: &mut [u8; N], len: usize) -> Result<(), i64> {
-        // As in `Skb::load_bytes`.
-        if !check_bounds_signed(len as i64, 1, N as i64) {
+        let len = within(len as i64, N as i64);
+        if len == 0 {
             return Err(-1);
         }
         // SAFETY: `len` bytes of `bytes` are writable, as the check above and the verifier both see.
