@@ -50,7 +50,6 @@ pub struct State {
     pub etcd: Option<EtcdState>,
     /// What is announced.
     pub announcements: Vec<Announcement>,
-
     /// Kernel settings that were changed, with their old values.
     pub sysctls: Vec<sysctl::Saved>,
     /// Where the data path is pinned.
@@ -247,7 +246,6 @@ impl State {
             network: None,
             etcd: None,
             announcements: Vec::new(),
-
             sysctls: Vec::new(),
             pin_dir: None,
         }

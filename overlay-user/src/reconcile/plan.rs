@@ -161,8 +161,6 @@ impl Planner<'_> {
         routes
     }
 
-    /// Plans what the kernel needs to route packets into the overlay. A table is filled before a rule leads to
-    /// it, and a neighbour is there before a route leads to it.
     /// The kernel's routes whose MTU falls, before the tunnels' does: what the kernel let pass and the tunnel
     /// does not take is lost, and nobody is told.
     fn smaller_kernel_mtus(&mut self, desired: &Desired) {
@@ -177,6 +175,8 @@ impl Planner<'_> {
         held.is_some_and(|held| route.mtu < held.mtu && OverlayRoute { mtu: held.mtu, ..*route } == *held)
     }
 
+    /// Plans what the kernel needs to route packets into the overlay. A table is filled before a rule leads to
+    /// it, and a neighbour is there before a route leads to it.
     fn kernel_routes(&mut self, desired: &Desired) {
         let (observed, plan) = (self.observed, &mut self.plan);
         let wanted: BTreeMap<&KernelRouteKey, &OverlayRoute> = desired
