@@ -17,8 +17,7 @@ use self::choice::{Choice, Place, choose};
 use crate::{
     config::DecapMode,
     datapath::{
-        DatapathError,
-        load::Programs,
+        DatapathError, Tools,
         map::Maps,
         pin::Pins,
         xdp::{self, Refusal},
@@ -32,18 +31,6 @@ use crate::{
 /// How long packets that XDP has decapsulated may take to `uplink_ingress`: they wait in GRO and in a backlog,
 /// for milliseconds.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// What is needed to act.
-pub struct Tools<'a> {
-    /// The programs.
-    pub programs: &'a mut Programs,
-    /// The maps.
-    pub maps: &'a mut Maps,
-    /// The pins.
-    pub pins: &'a Pins,
-    /// The kernel's links.
-    pub netlink: &'a Netlink,
-}
 
 /// The decapsulation of the uplink, as this daemon keeps it.
 #[derive(Debug, Default)]

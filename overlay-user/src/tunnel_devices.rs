@@ -19,28 +19,13 @@ use overlay_common::{Mac, map::program};
 use self::{device::is_ours, taken::Holder, wanted::Wanted};
 use crate::{
     datapath::{
-        DatapathError,
+        DatapathError, Tools,
         attach::{self, Attachment},
-        load::Programs,
-        map::Maps,
-        pin::Pins,
     },
     exit::one_line,
     local::Local,
     netlink::{Netlink, NetlinkError, Vxlan},
 };
-
-/// What the devices are made with.
-pub struct Tools<'a> {
-    /// The programs.
-    pub programs: &'a mut Programs,
-    /// The maps.
-    pub maps: &'a mut Maps,
-    /// The pins.
-    pub pins: &'a Pins,
-    /// The links.
-    pub netlink: &'a Netlink,
-}
 
 /// How the devices are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

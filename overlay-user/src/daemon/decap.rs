@@ -1,7 +1,7 @@
 //! The decapsulation's side of the daemon.
 
 use super::{Aspect, Daemon};
-use crate::decap::Tools;
+use crate::datapath::Tools;
 
 impl Daemon {
     /// Keeps the uplink's decapsulation where it should be. A trial or a grace goes on with every round.

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use super::{Daemon, Dirty, announce, hooks, netfilter, notes::Source};
 use crate::{
     config::{Config, StoreConfig},
-    datapath::{attach, load::Programs, map::Maps, pin::Pins},
-    decap::{self, Decap},
+    datapath::{Tools, attach, load::Programs, map::Maps, pin::Pins},
+    decap::Decap,
     detach,
     exit::one_line,
     kernel,
@@ -29,7 +29,7 @@ use crate::{
     status,
     store::{EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError},
     sysctl,
-    tunnel_devices::{Tools, TunnelDevices},
+    tunnel_devices::TunnelDevices,
 };
 
 /// What was found out before anything was changed.
@@ -241,7 +241,7 @@ async fn bring_up(
     ports.sync(local, &BTreeSet::new(), &links, &mut programs, &mut maps, pins)?;
     // After `uplink_ingress`, which has to know what XDP tells it.
     let mut decap = Decap::default();
-    let tools = decap::Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
+    let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
     decap.sync(config.decap, &local.uplink, tools).await.map_err(anyhow::Error::msg)?;
     match survey.store.claim(&announce::announcements(local)).await {
         Ok(()) => {}
@@ -258,7 +258,6 @@ fn remember(config: &Config, survey: &mut Survey) {
     let state = &mut survey.state;
     state.note_announcements(&new);
     state.network = Some((survey.local.vni.get(), survey.local.port));
-
     state.note_store(&config.store);
     state.pin_dir = Some(config.pin_dir.clone());
 }

@@ -1,7 +1,7 @@
 //! The tunnel devices' side of the daemon.
 
 use super::{Aspect, Daemon, notes::Source};
-use crate::tunnel_devices::Tools;
+use crate::datapath::Tools;
 
 impl Daemon {
     /// Keeps the tunnel devices as they should be; `refresh` where ports or VNIs may be others than last time.

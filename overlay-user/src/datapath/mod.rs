@@ -11,6 +11,18 @@ pub mod xdp;
 /// The eBPF object file that the build script compiled.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay-ebpf.o"));
 
+/// What the data path is changed with.
+pub struct Tools<'a> {
+    /// The programs.
+    pub programs: &'a mut load::Programs,
+    /// The maps.
+    pub maps: &'a mut map::Maps,
+    /// The pins.
+    pub pins: &'a pin::Pins,
+    /// The kernel's links.
+    pub netlink: &'a crate::netlink::Netlink,
+}
+
 /// Why the kernel's half could not be worked on. The text says what and where; the cause, if any, why.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {

@@ -3,8 +3,11 @@
 use overlay_common::map::program;
 use tracing::{info, warn};
 
-use super::{Tools, TunnelDevices, attachment, said, words};
-use crate::{datapath::attach, netlink::Vxlan};
+use super::{TunnelDevices, attachment, said, words};
+use crate::{
+    datapath::{Tools, attach},
+    netlink::Vxlan,
+};
 
 impl TunnelDevices {
     /// Sees to it that the program is attached: once in a daemon's life always, so that it is this build's.
