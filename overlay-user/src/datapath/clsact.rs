@@ -96,5 +96,5 @@ fn remove_pin(path: &Path) -> Result<(), DatapathError> {
 /// The id of the program of this name on an interface's ingress.
 pub(super) fn attached(program: &str, interface: &str) -> Result<Option<u32>, Source> {
     let filters = Filters::open()?.list(if_nametoindex(interface)?, Hook::Ingress)?;
-    Ok(filters.iter().find(|filter| filter.is_ours(program)).map(|filter| filter.program.unwrap_or(0)))
+    Ok(filters.iter().find(|filter| filter.is_ours(program)).map(|filter| filter.filter.program.unwrap_or(0)))
 }

@@ -5,22 +5,23 @@
 use std::{collections::BTreeMap, convert::Infallible};
 
 use netlink_packet_core::{
-    NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator, parse_string, parse_u32,
+    DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla, NlasIterator,
+    parse_string, parse_u32,
 };
 use nix::errno::Errno;
 
 use super::{Netlink, NetlinkError};
 
-const RTM_NEWQDISC: u16 = 36;
-const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_GETTFILTER: u16 = 46;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_BPF_NAME: u16 = 7;
+pub(super) const RTM_NEWQDISC: u16 = 36;
+pub(super) const RTM_GETQDISC: u16 = 38;
+pub(super) const RTM_NEWTFILTER: u16 = 44;
+pub(super) const RTM_GETTFILTER: u16 = 46;
+pub(super) const TCA_KIND: u16 = 1;
+pub(super) const TCA_OPTIONS: u16 = 2;
+pub(super) const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_ID: u16 = 11;
 /// The handle of both qdiscs, `ffff:`.
-const INGRESS_HANDLE: u32 = 0xffff_0000;
+pub(super) const INGRESS_HANDLE: u32 = 0xffff_0000;
 const MIN_INGRESS: u32 = 0xfff2;
 const MIN_EGRESS: u32 = 0xfff3;
 
@@ -34,6 +35,17 @@ pub enum Hook {
     Ingress,
     /// What the device sends.
     Egress,
+}
+
+impl Hook {
+    /// The hook, as a filter's parent.
+    pub(super) fn parent(self) -> u32 {
+        INGRESS_HANDLE
+            | match self {
+                Self::Ingress => MIN_INGRESS,
+                Self::Egress => MIN_EGRESS,
+            }
+    }
 }
 
 /// A filter on a hook.
@@ -61,14 +73,12 @@ pub(super) enum Qdisc {
 /// A message about a qdisc or a filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TrafficMessage {
-    kind: u16,
-    ifindex: u32,
-    handle: u32,
-    parent: u32,
-    info: u32,
-    discipline: String,
-    name: Option<String>,
-    program: Option<u32>,
+    pub(super) kind: u16,
+    pub(super) ifindex: u32,
+    pub(super) handle: u32,
+    pub(super) parent: u32,
+    pub(super) info: u32,
+    pub(super) attributes: Vec<DefaultNla>,
 }
 
 impl NetlinkSerializable for TrafficMessage {
@@ -77,15 +87,16 @@ impl NetlinkSerializable for TrafficMessage {
     }
 
     fn buffer_len(&self) -> usize {
-        HEADER_BYTES
+        HEADER_BYTES + self.attributes.as_slice().buffer_len()
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..4].fill(0);
-        for (field, value) in buffer[4..].chunks_exact_mut(4).zip([self.ifindex, self.handle, self.parent, 0])
-        {
-            field.copy_from_slice(&value.to_ne_bytes());
+        let (header, rest) = buffer.split_at_mut(HEADER_BYTES);
+        header[..4].fill(0);
+        for (place, field) in [self.ifindex, self.handle, self.parent, self.info].into_iter().enumerate() {
+            header[4 + 4 * place..][..4].copy_from_slice(&field.to_ne_bytes());
         }
+        self.attributes.as_slice().emit(rest);
     }
 }
 
@@ -94,50 +105,59 @@ impl NetlinkDeserializable for TrafficMessage {
 
     /// What cannot be read is of no device and no kind.
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        let mut message = Self { kind: header.message_type, ..Self::default() };
         let (Some(fields), Some(attributes)) = (payload.get(4..HEADER_BYTES), payload.get(HEADER_BYTES..))
         else {
-            return Ok(message);
+            return Ok(Self { kind: header.message_type, ..Self::default() });
         };
         let field = |n: usize| parse_u32(&fields[4 * n..4 * n + 4]).unwrap_or(0);
-        (message.ifindex, message.handle) = (field(0), field(1));
-        (message.parent, message.info) = (field(2), field(3));
-        for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
-            match attribute.kind() {
-                TCA_KIND => message.discipline = parse_string(attribute.value()).unwrap_or_default(),
-                // The kind stands before the options.
-                TCA_OPTIONS if message.discipline == "bpf" => message.bpf_options(attribute.value()),
-                _ => {}
-            }
-        }
-        Ok(message)
+        let attributes = NlasIterator::new(attributes).map_while(Result::ok);
+        Ok(Self {
+            kind: header.message_type,
+            ifindex: field(0),
+            handle: field(1),
+            parent: field(2),
+            info: field(3),
+            attributes: attributes.map(|nla| DefaultNla::new(nla.kind(), nla.value().to_vec())).collect(),
+        })
     }
 }
 
 impl TrafficMessage {
-    fn bpf_options(&mut self, options: &[u8]) {
-        for option in NlasIterator::new(options).map_while(Result::ok) {
-            match option.kind() {
-                TCA_BPF_NAME => self.name = parse_string(option.value()).ok(),
-                TCA_BPF_ID => self.program = parse_u32(option.value()).ok(),
-                _ => {}
-            }
-        }
+    fn value(&self, kind: u16) -> Option<Vec<u8>> {
+        let attribute = self.attributes.iter().find(|attribute| attribute.kind() == kind)?;
+        let mut value = vec![0; attribute.value_len()];
+        attribute.emit_value(&mut value);
+        Some(value)
+    }
+
+    /// What kind of qdisc or filter it is about; empty where it does not say.
+    fn discipline(&self) -> String {
+        self.value(TCA_KIND).and_then(|value| parse_string(&value).ok()).unwrap_or_default()
     }
 
     /// A filter of which the kernel tells more than that its priority is in use. It tells of each priority first,
     /// without a handle, and then of its filters; other kinds than `bpf` have handles for more than filters.
-    fn filter(self) -> Option<Filter> {
-        let is_bpf = self.discipline == "bpf";
-        if self.kind != RTM_NEWTFILTER || self.discipline.is_empty() || (self.handle != 0) != is_bpf {
+    pub(super) fn filter(&self) -> Option<Filter> {
+        let kind = self.discipline();
+        let is_bpf = kind == "bpf";
+        if self.kind != RTM_NEWTFILTER || kind.is_empty() || (self.handle != 0) != is_bpf {
             return None;
         }
         let pref = u16::try_from(self.info >> 16).unwrap_or(u16::MAX);
-        Some(Filter { pref, kind: self.discipline, name: self.name, program: self.program })
+        let mut filter = Filter { pref, kind, name: None, program: None };
+        let options = if is_bpf { self.value(TCA_OPTIONS) } else { None };
+        for option in NlasIterator::new(options.unwrap_or_default().as_slice()).map_while(Result::ok) {
+            match option.kind() {
+                TCA_BPF_NAME => filter.name = parse_string(option.value()).ok(),
+                TCA_BPF_ID => filter.program = parse_u32(option.value()).ok(),
+                _ => {}
+            }
+        }
+        Some(filter)
     }
 
     fn qdisc(&self) -> Option<(u32, Qdisc)> {
-        let qdisc = match self.discipline.as_str() {
+        let qdisc = match self.discipline().as_str() {
             "ingress" => Qdisc::Ingress,
             "clsact" => Qdisc::Clsact,
             _ => return None,
@@ -166,16 +186,15 @@ impl Netlink {
         ifindex: u32,
         hook: Hook,
     ) -> Result<Vec<Filter>, NetlinkError> {
-        let minor = match (filtered.0.get(&ifindex), hook) {
-            (Some(_), Hook::Ingress) => MIN_INGRESS,
-            (Some(Qdisc::Clsact), Hook::Egress) => MIN_EGRESS,
+        match (filtered.0.get(&ifindex), hook) {
+            (Some(_), Hook::Ingress) | (Some(Qdisc::Clsact), Hook::Egress) => {}
             // Asked for egress, the ingress qdisc would answer with its ingress.
             (Some(Qdisc::Ingress), Hook::Egress) | (None, _) => return Ok(Vec::new()),
-        };
-        let parent = INGRESS_HANDLE | minor;
+        }
+        let parent = hook.parent();
         let request = TrafficMessage { kind: RTM_GETTFILTER, ifindex, parent, ..TrafficMessage::default() };
         match self.traffic_requests.dump(request).await {
-            Ok(answers) => Ok(answers.into_iter().filter_map(TrafficMessage::filter).collect()),
+            Ok(answers) => Ok(answers.iter().filter_map(TrafficMessage::filter).collect()),
             // The device or its qdisc went meanwhile.
             Err(cause) if cause.is_any(&[Errno::ENODEV, Errno::EINVAL]) => Ok(Vec::new()),
             Err(cause) => {
@@ -222,7 +241,8 @@ mod tests {
         assert_eq!(message.clone().filter(), Some(expected));
         // Only that the priority is in use.
         assert_eq!(TrafficMessage { handle: 0, ..message.clone() }.filter(), None);
-        let other = TrafficMessage { discipline: "u32".into(), name: None, program: None, ..message };
+        let other =
+            TrafficMessage { attributes: vec![DefaultNla::new(TCA_KIND, b"u32\0".to_vec())], ..message };
         assert_eq!(other.clone().filter(), None, "a hash table of u32's, say");
         let told = TrafficMessage { handle: 0, ..other }.filter().unwrap();
         assert_eq!((told.kind.as_str(), told.pref, told.program), ("u32", 10, None));
@@ -234,7 +254,7 @@ mod tests {
         let whole = bpf();
         for length in 0..whole.len() {
             let message = read(RTM_NEWTFILTER, &whole[..length]);
-            assert_eq!(message.program, None, "cut to {length}");
+            assert_eq!(message.filter().and_then(|filter| filter.program), None, "cut to {length}");
         }
     }
 
