@@ -10,6 +10,7 @@ use crate::{
     datapath::{
         DatapathError,
         attach::{self, Attachment, known_program},
+        held::HeldLink,
         load::Programs,
         map::{Maps, RouteKey},
         pin::Pins,
@@ -22,6 +23,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Ports {
     attached: BTreeSet<Attachment>,
+    /// The links without which there is no overlay, held besides their pins: whoever removes the pins does not
+    /// detach them. The packets of other ports go by way of the bridge until they are attached again.
+    held: BTreeMap<Attachment, HeldLink>,
 }
 
 impl Ports {
@@ -43,21 +47,45 @@ impl Ports {
         let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
         let wanted = wanted(local, links);
         self.entries(local, direct, links, maps)?;
+        let pinned: BTreeSet<(u32, String)> = pins.pinned_links()?.into_iter().collect();
+        // Where nothing can be pinned, what is held is not to be put at risk.
+        let nowhere = !pins.links().is_dir();
         for attachment in &wanted {
-            if self.attached.contains(attachment) {
+            let is_pinned = pinned.contains(&(attachment.ifindex, attachment.program.to_owned()));
+            if (is_pinned || nowhere) && self.attached.contains(attachment) {
                 continue;
             }
             let Some(name) = names.get(&attachment.ifindex) else { continue };
+            if let Some(held) = self.held.remove(attachment)
+                && let Some(held) = held.pinned(&pins.link(attachment.ifindex, attachment.program))
+            {
+                self.held.insert(attachment.clone(), held);
+                continue;
+            }
             match attach::attach(programs, pins, attachment, name) {
                 Ok(adopted) => {
                     debug!(interface = name, program = attachment.program, adopted, "attached");
                     self.attached.insert(attachment.clone());
+                    if essential(local, attachment.ifindex) {
+                        let path = pins.link(attachment.ifindex, attachment.program);
+                        self.held.extend(HeldLink::of(&path).map(|held| (attachment.clone(), held)));
+                    }
                 }
                 Err(error) if essential(local, attachment.ifindex) => return Err(error),
                 Err(error) => warn!("{error}: its packets go by way of the bridge"),
             }
         }
         self.remove(&wanted, maps, pins)
+    }
+
+    /// How many links have no pin any more.
+    pub fn unpinned(&self, pins: &Pins) -> usize {
+        self.attached.iter().filter(|link| !pins.link(link.ifindex, link.program).exists()).count()
+    }
+
+    /// Lets go of the links: their pins hold them from now on.
+    pub fn release(&mut self) {
+        self.held.clear();
     }
 
     /// Writes the entries that the programs need before they are attached.
@@ -112,6 +140,7 @@ impl Ports {
             }
         }
         self.attached.retain(|attachment| wanted.contains(attachment));
+        self.held.retain(|attachment, _| wanted.contains(attachment));
         let indexes: BTreeSet<u32> = wanted.iter().map(|attachment| attachment.ifindex).collect();
         for (ifindex, _) in maps.ports()? {
             if !indexes.contains(&ifindex) {

@@ -10,7 +10,7 @@ use super::{
 
 /// The programs, verified and loaded. They stay in the kernel as long as a link or a pin holds them.
 pub struct Programs {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
 }
 
 impl Programs {

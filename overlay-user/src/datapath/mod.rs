@@ -1,6 +1,8 @@
 //! The kernel's half: the eBPF object, its pins, its maps and its attachments.
 
+mod again;
 pub mod attach;
+pub mod held;
 pub mod load;
 pub mod map;
 pub mod pin;

@@ -68,10 +68,11 @@ impl Flow {
     }
 
     /// Only what was sent while the path was gone, and until [`RECOVERY`] after, may be lost. Where `gone` is longer
-    /// than nothing, something must have been: else it was not gone.
+    /// than nothing, something must have been, one way at least: else it was not gone. The other way the kernel may
+    /// keep packets until a neighbour answers.
     pub(crate) fn lost_only_within(self, gone: &[(Duration, Duration)]) {
         let report = self.finish();
-        let mut told = String::new();
+        let (mut told, mut within_all) = (String::new(), 0);
         for (way, tally) in [("forth", &report.forth), ("back", &report.back)] {
             assert_eq!(tally.duplicates(), 0, "{way}: {report}");
             let mut lost = tally.lost();
@@ -83,13 +84,12 @@ impl Flow {
                 let here: Vec<u64> = lost.extract_if(.., |n| within(n)).collect();
                 let after = here.last().map_or(0, |last| last.saturating_sub(to.as_millis() as u64));
                 let _ = write!(told, "{way}: {} lost, {after} ms after {to:?}; ", here.len());
-                assert!(
-                    *to - *from < Duration::from_secs(1) || !here.is_empty(),
-                    "{way} was never gone: {report}"
-                );
+                within_all += here.len();
             }
             assert!(lost.is_empty(), "{way}, at other times: {lost:?}; {report}");
         }
+        let was_gone = gone.iter().any(|(from, to)| *to - *from >= Duration::from_secs(1));
+        assert!(!was_gone || within_all > 0, "it was never gone: {report}");
         eprintln!("{told}");
     }
 }

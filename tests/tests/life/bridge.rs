@@ -5,7 +5,7 @@ use harness::{
     container::{self, Engine, Namespaces},
     eventually,
     host::{BRIDGE, Host},
-    traffic::ping,
+    traffic::ping_with,
 };
 
 use crate::bed::{Flow, RECOVERY, SOON, is_well, overlay_neighbours, record, says};
@@ -41,7 +41,8 @@ fn is_whole(topology: &Topology) -> bool {
 
 fn assert_reached(topology: &Topology) {
     let (h1, h2) = (topology.h(1), topology.h(2));
-    let once = |from: &Netns, to| ping(from, to, 1).is_ok_and(|ping| ping.clean());
+    // A lost request alone would take two seconds to be given up.
+    let once = |from: &Netns, to| ping_with(from, to, 1, &["-W", "0.2"]).is_ok_and(|ping| ping.clean());
     let both = || once(&h2.c(1).ns, h1.c(1).ip) && once(&h1.c(1).ns, h2.c(1).ip);
     eventually("containers talk", RECOVERY, both)
         .unwrap_or_else(|error| panic!("{error}\n{}", h1.overlayd().log_tail(30)));

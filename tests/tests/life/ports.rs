@@ -93,7 +93,7 @@ fn signal(host: &Host, signal: Signal) {
 
 /// More notifications than the monitor's socket holds.
 fn flood(host: &Host) {
-    host.ns.ip("link add name flood type dummy").unwrap();
+    host.ns.ip("link add name flood type veth peer name flood2").unwrap();
     host.ns.ip("link set flood up").unwrap();
     let address = |n: u32| format!("10.200.{}.{}", n / 250, 1 + n % 250);
     for state in ["permanent", "noarp", "permanent"] {
@@ -105,18 +105,28 @@ fn flood(host: &Host) {
     host.ns.ip("link del flood").unwrap();
 }
 
+/// Notifications that netlink sockets in the host's namespace have lost: the ninth column of /proc/net/netlink.
+fn overruns(host: &Host) -> u64 {
+    let table = host.ns.run(|| fs::read_to_string("/proc/thread-self/net/netlink")).unwrap().unwrap();
+    table.lines().skip(1).map(|line| line.split_whitespace().nth(8).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn what_happened_in_lost_events_is_found_all_the_same() {
     let mut topology = Topology::builder().containers(2).up().unwrap();
     let flow = Flow::start(&topology);
     signal(topology.h(1), Signal::SIGSTOP);
+    flood(topology.h(1));
+    let lost = overruns(topology.h(1));
+    assert!(lost > 0, "its socket holds them all");
+    // From here on it hears of nothing.
     let old = topology.h(1).port_index(2).unwrap();
     topology.h_mut(1).remove_container("c2").unwrap();
     topology.start_container(1, 3).unwrap();
     let h1 = topology.h(1);
     h1.ns.ip(&format!("route flush proto 79 dev {BRIDGE}")).unwrap();
     h1.ns.ip("link set eth0 mtu 1400").unwrap();
-    flood(h1);
+    assert!(overruns(h1) > lost);
     signal(h1, Signal::SIGCONT);
     let pins = Pins::new(&h1.overlayd().config.pin_dir);
     let followed = || {
