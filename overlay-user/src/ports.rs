@@ -10,7 +10,7 @@ use crate::{
     datapath::{
         DatapathError,
         attach::{self, Attachment, known_program},
-        held::HeldLink,
+        held::{self, HeldLink},
         load::Programs,
         map::{Maps, RouteKey},
         pin::Pins,
@@ -23,8 +23,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Ports {
     attached: BTreeSet<Attachment>,
-    /// The links without which there is no overlay, held besides their pins: whoever removes the pins does not
-    /// detach them. The packets of other ports go by way of the bridge until they are attached again.
+    /// Each link besides its pin: whoever removes the pin does not detach the program. And where somebody else's mount
+    /// namespace keeps an unmounted bpffs alive, the link is there but out of reach, and another cannot be attached.
     held: BTreeMap<Attachment, HeldLink>,
 }
 
@@ -66,7 +66,7 @@ impl Ports {
                 Ok(adopted) => {
                     debug!(interface = name, program = attachment.program, adopted, "attached");
                     self.attached.insert(attachment.clone());
-                    if essential(local, attachment.ifindex) {
+                    if self.held.len() < held::most() {
                         let path = pins.link(attachment.ifindex, attachment.program);
                         self.held.extend(HeldLink::of(&path).map(|held| (attachment.clone(), held)));
                     }

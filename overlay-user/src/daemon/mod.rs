@@ -107,6 +107,8 @@ struct Daemon {
     local: Local,
     /// One of our interfaces was missing, or not as it must be, when last looked for.
     astray: bool,
+    /// Pins were made again at the last heartbeat.
+    mending: bool,
     state: State,
     state_dir: StateDir,
     pins: Pins,

@@ -13,14 +13,21 @@ impl Daemon {
     pub(super) fn mend_pins(&mut self) -> bool {
         let links = self.ports.unpinned(&self.pins);
         if links == 0 && self.programs.are_pinned(&self.pins) {
+            self.mending = false;
             self.say(Aspect::Pins, BTreeSet::new());
             return false;
         }
         let root = self.pins.root().display().to_string();
         match self.pins.prepare().and_then(|()| self.programs.pin_again(&self.pins)) {
             Ok(()) => {
-                warn!("pins under {root} were gone: they are made again");
-                self.say(Aspect::Pins, BTreeSet::new());
+                let still = self.mending.then(|| {
+                    format!("{links} links have no pin under {root}: the next start would not find them; it is tried again")
+                });
+                if !self.mending {
+                    warn!("pins under {root} were gone: they are made again");
+                }
+                self.mending = true;
+                self.say(Aspect::Pins, still.into_iter().collect());
                 true
             }
             Err(error) => {

@@ -284,6 +284,7 @@ impl Parts {
             config,
             local: survey.local,
             astray: false,
+            mending: false,
             state: survey.state,
             state_dir,
             pins,

@@ -1,6 +1,11 @@
 //! Pins that somebody removes, and a bpffs that somebody unmounts.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command},
+    time::Duration,
+};
 
 use harness::{
     Topology, eventually,
@@ -77,6 +82,36 @@ impl Drop for Mount {
     }
 }
 
+/// Another mount namespace, as a service with private mounts has: its copy of the bpffs lives on, and with it the
+/// links that are pinned there, where nobody reaches them.
+struct Elsewhere(Child);
+
+impl Elsewhere {
+    fn start(bpffs: &Path) -> Self {
+        let mut process = Command::new("unshare").args(["--mount", "sleep", "60"]).spawn().unwrap();
+        let mounts = format!("/proc/{}/mountinfo", process.id());
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+        let copied = || {
+            let theirs = fs::read_link(format!("/proc/{}/ns/mnt", process.id()));
+            theirs.is_ok_and(|theirs| theirs != own)
+                && fs::read_to_string(&mounts).is_ok_and(|text| text.contains(&*bpffs.to_string_lossy()))
+        };
+        let ready = eventually("there is another mount namespace", SOON, copied);
+        if ready.is_err() {
+            process.kill().unwrap();
+        }
+        ready.unwrap();
+        Self(process)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn an_unmounted_bpffs_is_said_and_nothing_is_lost() {
     // Outlives the daemon that pins there.
@@ -90,6 +125,7 @@ fn an_unmounted_bpffs_is_said_and_nothing_is_lost() {
     topology.await_routes().unwrap();
     let links = pins.pinned_links().unwrap().len();
     let flow = Flow::start(&topology);
+    let elsewhere = Elsewhere::start(bpffs.path());
     bpffs.unmount();
     let h1 = topology.h(1);
     let says_so = || {
@@ -103,4 +139,5 @@ fn an_unmounted_bpffs_is_said_and_nothing_is_lost() {
         .unwrap_or_else(|error| panic!("{error}\n{}", h1.overlayd().log_tail(20)));
     is_well(h1);
     flow.clean();
+    drop(elsewhere);
 }
