@@ -56,26 +56,35 @@ impl Ports {
                 continue;
             }
             let Some(name) = names.get(&attachment.ifindex) else { continue };
-            if let Some(held) = self.held.remove(attachment)
-                && let Some(held) = held.pinned(&pins.link(attachment.ifindex, attachment.program))
-            {
-                self.held.insert(attachment.clone(), held);
-                continue;
-            }
-            match attach::attach(programs, pins, attachment, name) {
-                Ok(adopted) => {
-                    debug!(interface = name, program = attachment.program, adopted, "attached");
-                    self.attached.insert(attachment.clone());
-                    if self.held.len() < held::most() {
-                        let path = pins.link(attachment.ifindex, attachment.program);
-                        self.held.extend(HeldLink::of(&path).map(|held| (attachment.clone(), held)));
-                    }
-                }
+            match self.attach(attachment, name, programs, pins) {
+                Ok(()) => {}
                 Err(error) if essential(local, attachment.ifindex) => return Err(error),
                 Err(error) => warn!("{error}: its packets go by way of the bridge"),
             }
         }
         self.remove(&wanted, maps, pins)
+    }
+
+    /// Pins the link that is held, or attaches the program.
+    fn attach(
+        &mut self,
+        attachment: &Attachment,
+        interface: &str,
+        programs: &mut Programs,
+        pins: &Pins,
+    ) -> Result<(), DatapathError> {
+        let pin = pins.link(attachment.ifindex, attachment.program);
+        if let Some(held) = self.held.remove(attachment).and_then(|held| held.pinned(&pin)) {
+            self.held.insert(attachment.clone(), held);
+            return Ok(());
+        }
+        let adopted = attach::attach(programs, pins, attachment, interface)?;
+        debug!(interface, program = attachment.program, adopted, "attached");
+        self.attached.insert(attachment.clone());
+        if self.held.len() < held::most() {
+            self.held.extend(HeldLink::of(&pin).map(|held| (attachment.clone(), held)));
+        }
+        Ok(())
     }
 
     /// How many links have no pin any more.
