@@ -10,6 +10,7 @@ use crate::{
     datapath::{
         DatapathError,
         attach::{self, Attachment, known_program},
+        held::{self, HeldLink},
         load::Programs,
         map::{Maps, RouteKey},
         pin::Pins,
@@ -22,6 +23,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Ports {
     attached: BTreeSet<Attachment>,
+    /// Each link besides its pin: whoever removes the pin does not detach the program. And where somebody else's mount
+    /// namespace keeps an unmounted bpffs alive, the link is there but out of reach, and another cannot be attached.
+    held: BTreeMap<Attachment, HeldLink>,
 }
 
 impl Ports {
@@ -43,21 +47,54 @@ impl Ports {
         let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
         let wanted = wanted(local, links);
         self.entries(local, direct, links, maps)?;
+        let pinned: BTreeSet<(u32, String)> = pins.pinned_links()?.into_iter().collect();
+        // Where nothing can be pinned, what is held is not to be put at risk.
+        let nowhere = !pins.links().is_dir();
         for attachment in &wanted {
-            if self.attached.contains(attachment) {
+            let is_pinned = pinned.contains(&(attachment.ifindex, attachment.program.to_owned()));
+            if (is_pinned || nowhere) && self.attached.contains(attachment) {
                 continue;
             }
             let Some(name) = names.get(&attachment.ifindex) else { continue };
-            match attach::attach(programs, pins, attachment, name) {
-                Ok(adopted) => {
-                    debug!(interface = name, program = attachment.program, adopted, "attached");
-                    self.attached.insert(attachment.clone());
-                }
+            match self.attach(attachment, name, programs, pins) {
+                Ok(()) => {}
                 Err(error) if essential(local, attachment.ifindex) => return Err(error),
                 Err(error) => warn!("{error}: its packets go by way of the bridge"),
             }
         }
         self.remove(&wanted, maps, pins)
+    }
+
+    /// Pins the link that is held, or attaches the program.
+    fn attach(
+        &mut self,
+        attachment: &Attachment,
+        interface: &str,
+        programs: &mut Programs,
+        pins: &Pins,
+    ) -> Result<(), DatapathError> {
+        let pin = pins.link(attachment.ifindex, attachment.program);
+        if let Some(held) = self.held.remove(attachment).and_then(|held| held.pinned(&pin)) {
+            self.held.insert(attachment.clone(), held);
+            return Ok(());
+        }
+        let adopted = attach::attach(programs, pins, attachment, interface)?;
+        debug!(interface, program = attachment.program, adopted, "attached");
+        self.attached.insert(attachment.clone());
+        if self.held.len() < held::most() {
+            self.held.extend(HeldLink::of(&pin).map(|held| (attachment.clone(), held)));
+        }
+        Ok(())
+    }
+
+    /// How many links have no pin any more.
+    pub fn unpinned(&self, pins: &Pins) -> usize {
+        self.attached.iter().filter(|link| !pins.link(link.ifindex, link.program).exists()).count()
+    }
+
+    /// Lets go of the links: their pins hold them from now on.
+    pub fn release(&mut self) {
+        self.held.clear();
     }
 
     /// Writes the entries that the programs need before they are attached.
@@ -112,6 +149,7 @@ impl Ports {
             }
         }
         self.attached.retain(|attachment| wanted.contains(attachment));
+        self.held.retain(|attachment, _| wanted.contains(attachment));
         let indexes: BTreeSet<u32> = wanted.iter().map(|attachment| attachment.ifindex).collect();
         for (ifindex, _) in maps.ports()? {
             if !indexes.contains(&ifindex) {

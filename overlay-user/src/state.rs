@@ -278,6 +278,17 @@ impl State {
         stale
     }
 
+    /// Notes settings that were changed. What one was before the first change is what is put back.
+    pub fn note_sysctls(&mut self, changed: Vec<sysctl::Saved>) -> bool {
+        let before = self.sysctls.len();
+        for saved in changed {
+            if self.sysctls.iter().all(|known| known.path != saved.path) {
+                self.sysctls.push(saved);
+            }
+        }
+        self.sysctls.len() != before
+    }
+
     /// Notes where announcements are made from now on.
     pub fn note_store(&mut self, store: &StoreConfig) {
         self.etcd = match store {

@@ -21,6 +21,7 @@ use crate::{
     datapath::{
         DatapathError, Tools,
         attach::{self, Attachment},
+        held::HeldLink,
     },
     exit::one_line,
     local::Local,
@@ -60,6 +61,8 @@ pub struct TunnelDevices {
     wanted: Option<Wanted>,
     /// Devices whose link has this build's program.
     guarded: BTreeSet<u32>,
+    /// Their links, held besides the pins: whoever removes a pin does not open the door.
+    held: BTreeMap<u32, HeldLink>,
     /// Ports for which there could be no device: until when they are left alone, and why.
     postponed: BTreeMap<u16, (Instant, Result<Outcome, String>)>,
 }
@@ -140,6 +143,7 @@ impl TunnelDevices {
             {
                 attach::detach(pins, &attachment(index)).map_err(words)?;
                 self.guarded.remove(&index);
+                self.held.remove(&index);
             }
         }
         Ok(())

@@ -45,8 +45,8 @@ pub struct Config {
     pub bridges: Vec<String>,
     /// `--node-name`.
     pub node_name: String,
-    /// `--public-ip`.
-    pub public_ip: Ipv4Addr,
+    /// `--public-ip`; without it the uplink's own address is announced, whatever that is.
+    pub public_ip: Option<Ipv4Addr>,
     /// `--vni`.
     pub vni: u32,
     /// `--port`.
@@ -70,13 +70,13 @@ impl Config {
         let mut args = vec![
             format!("--iface={UPLINK}"),
             format!("--node-name={}", self.node_name),
-            format!("--public-ip={}", self.public_ip),
             format!("--vni={}", self.vni),
             format!("--port={}", self.port),
             format!("--pin-dir={}", self.pin_dir.display()),
             format!("--state-dir={}", self.state_dir.display()),
             "--log-format=text".to_owned(),
         ];
+        args.extend(self.public_ip.map(|ip| format!("--public-ip={ip}")));
         args.extend(self.bridges.iter().map(|bridge| format!("--bridge={bridge}")));
         match &self.store {
             Store::Etcd { endpoint, prefix } => {

@@ -291,7 +291,7 @@ impl Topology {
         Config {
             bridges: vec![host.bridge.name.clone()],
             node_name: host.name.clone(),
-            public_ip: host.ip,
+            public_ip: Some(host.ip),
             vni: self.settings.vni,
             port: self.settings.port,
             store,

@@ -52,6 +52,15 @@ impl Announcer {
         self.watch = Some(tokio::spawn(async move { store.watch(sender).await }));
     }
 
+    /// Gives up the store's connections, which may hang on an address that is gone, and watches anew.
+    pub(super) async fn reconnect(&mut self) {
+        self.store.reconnect().await;
+        if self.watch.is_some() {
+            end(self.watch.take()).await;
+            self.watch();
+        }
+    }
+
     /// Announces these from now on, instead of what was announced before.
     pub(super) async fn announce(&mut self, announcements: Vec<Announcement>) {
         end(self.announce.take()).await;
@@ -106,7 +115,7 @@ impl Daemon {
         }
     }
 
-    fn write_state(&self) {
+    pub(super) fn write_state(&self) {
         if let Err(error) = self.state_dir.write(&self.state) {
             warn!("{}", crate::exit::one_line(&error));
         }

@@ -4,9 +4,11 @@
 mod announce;
 mod decap;
 mod hooks;
+mod interfaces;
 mod netfilter;
 mod notes;
 mod peers;
+mod pinned;
 mod start;
 mod tunnels;
 
@@ -91,6 +93,8 @@ impl Dirty {
 enum Aspect {
     /// Our own interfaces.
     Local,
+    /// The pins.
+    Pins,
     /// Attaching to links.
     Links,
     /// Endpoints.
@@ -106,6 +110,10 @@ enum Aspect {
 struct Daemon {
     config: Config,
     local: Local,
+    /// One of our interfaces was missing, or not as it must be, when last looked for.
+    astray: bool,
+    /// Pins were made again at the last heartbeat.
+    mending: bool,
     state: State,
     state_dir: StateDir,
     pins: Pins,
@@ -119,6 +127,8 @@ struct Daemon {
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
     records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
     next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
+    /// Through whom each peer was reached when the kernel last had a route to it: in force while it has none.
+    last_next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
     /// The largest outer packet to peers to whom the way carries less than the uplink.
     path_mtus: BTreeMap<Ipv4Addr, u32>,
     ports: Ports,
@@ -160,10 +170,11 @@ impl Daemon {
                 _ = heartbeat.tick() => {
                     self.watch_netfilter();
                     self.watch_hooks().await;
+                    dirty.links = self.mend_pins();
                     dirty.routes = self.troubles.contains_key(&Aspect::Routes)
                         || self.reconciler.has_leftovers()
                         || self.path_mtus_changed();
-                    dirty.links = self.troubles.contains_key(&Aspect::Links);
+                    dirty.links |= self.troubles.contains_key(&Aspect::Links);
                     dirty.endpoints = self.troubles.contains_key(&Aspect::Endpoints);
                     dirty.local = self.troubles.contains_key(&Aspect::Local);
                 }
@@ -216,10 +227,13 @@ impl Daemon {
         let ours = |index: u32| {
             index == self.local.uplink.index || self.local.bridges.iter().any(|bridge| bridge.index == index)
         };
+        // One that is missing may be any link until it has its name, and its address comes later still.
+        let missing = self.troubles.contains_key(&Aspect::Local);
         match event {
             Event::Link(link) => {
                 dirty.links = true;
-                dirty.local |= ours(link.index) || self.config.bridges.contains(&link.name);
+                let named = self.config.iface == link.name || self.config.bridges.contains(&link.name);
+                dirty.local |= missing || named || ours(link.index);
             }
             Event::LinkGone { index, .. } => {
                 dirty.links = true;
@@ -228,7 +242,7 @@ impl Daemon {
             Event::Neighbour(_) | Event::NeighbourGone(_) | Event::Fdb(_) | Event::FdbGone(_) => {
                 dirty.endpoints = true;
             }
-            Event::Address { ifindex } => dirty.local |= ours(*ifindex),
+            Event::Address { ifindex } => dirty.local |= missing || ours(*ifindex),
             Event::Route => dirty.next_hops = true,
             Event::Overrun => *dirty = Dirty::ALL,
         }
@@ -279,23 +293,6 @@ impl Daemon {
         }
         self.follow_decap().await;
         self.write_status();
-    }
-
-    /// Looks up our own interfaces again.
-    async fn look_around(&mut self) -> BTreeSet<String> {
-        let network = self.announcer.network();
-        match Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await {
-            Ok(local) if local == self.local => {}
-            Ok(local) => {
-                info!(mtu = local.mtu, "this host's interfaces have changed");
-                self.local = local;
-                self.reconciler.resync();
-                self.next_hops.clear();
-                self.announce().await;
-            }
-            Err(error) => return [exit::one_line(&error)].into(),
-        }
-        self.local.mtu_trouble(&self.config).into_iter().collect()
     }
 
     async fn follow_links(&mut self) -> BTreeSet<String> {
@@ -373,6 +370,8 @@ impl Daemon {
             }
             OnExit::Detach => {
                 info!("detaching");
+                // With ours, the pins would not be the last references.
+                self.ports.release();
                 detach::everything(&self.pins, self.state_dir, Some(&self.state), &self.netlink).await
             }
         }

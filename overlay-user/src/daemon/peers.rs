@@ -39,7 +39,9 @@ impl Daemon {
             StoreKind::Etcd => RouteSource::Etcd,
             StoreKind::File => RouteSource::File,
         };
-        let next_hop = |ip: Ipv4Addr| self.next_hops.get(&ip).copied().unwrap_or(ip);
+        // While the kernel has no route, as between an uplink's going down and its routes' coming back, what was
+        // right before is more likely to be so again than that the peer has moved next door.
+        let next_hop = |ip: Ipv4Addr| self.last_next_hops.get(&ip).copied().unwrap_or(ip);
         let path_mtu = |ip: Ipv4Addr| self.path_mtus.get(&ip).copied();
         let (desired, refusals) = desired::fold(&self.local, records, source, next_hop, path_mtu);
         troubles.extend(refusals);
@@ -55,6 +57,7 @@ impl Daemon {
     async fn find_next_hops(&mut self, peers: &BTreeSet<Ipv4Addr>) -> BTreeSet<String> {
         let mut troubles = BTreeSet::new();
         self.next_hops.retain(|ip, _| peers.contains(ip));
+        self.last_next_hops.retain(|ip, _| peers.contains(ip));
         for ip in peers.iter().copied() {
             if self.next_hops.contains_key(&ip) {
                 continue;
@@ -73,7 +76,11 @@ impl Daemon {
                         uplink.name
                     ));
                 }
-                Ok(hop) => drop(self.next_hops.insert(ip, hop.gateway.unwrap_or(ip))),
+                Ok(hop) => {
+                    let next_hop = hop.gateway.unwrap_or(ip);
+                    self.next_hops.insert(ip, next_hop);
+                    self.last_next_hops.insert(ip, next_hop);
+                }
                 Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),
             }
         }

@@ -230,7 +230,7 @@ async fn bring_up(
     let mut programs = Programs::load(pins)?;
     let mut maps = Maps::open(pins)?;
     maps.put_node(Node { vtep_mac: local.vtep_mac, port: Be16::new(local.port), vni: local.vni.key() })?;
-    survey.state.sysctls.extend(stop_redirects(local)?);
+    survey.state.note_sysctls(stop_redirects(local)?);
     state_dir.write(&survey.state)?;
     // Before the uplink's program leaves packets to them. What goes wrong the first round tells.
     let mut tunnel_devices = TunnelDevices::default();
@@ -264,7 +264,7 @@ fn remember(config: &Config, survey: &mut Survey) {
 
 /// Packets that go back out of the bridge they came from, as those on the slow path do, would make the
 /// kernel send redirects, and keep it from sending time-exceeded.
-fn stop_redirects(local: &Local) -> anyhow::Result<Vec<sysctl::Saved>> {
+pub(super) fn stop_redirects(local: &Local) -> anyhow::Result<Vec<sysctl::Saved>> {
     let mut saved = Vec::new();
     for interface in std::iter::once("all").chain(local.bridges.iter().map(|bridge| bridge.name.as_str())) {
         saved.extend(sysctl::Saved::change(&sysctl::ipv4_conf(interface, "send_redirects"), "0")?);
@@ -290,6 +290,8 @@ impl Parts {
         let mut daemon = Daemon {
             config,
             local: survey.local,
+            astray: false,
+            mending: false,
             state: survey.state,
             state_dir,
             pins,
@@ -302,6 +304,7 @@ impl Parts {
             updates,
             records: survey.records,
             next_hops: HashMap::new(),
+            last_next_hops: HashMap::new(),
             path_mtus: BTreeMap::new(),
             ports,
             tunnel_devices,

@@ -1,7 +1,9 @@
 //! The kernel's half: the eBPF object, its pins, its maps and its attachments.
 
+mod again;
 pub mod attach;
 mod clsact;
+pub mod held;
 pub mod load;
 pub mod map;
 pub mod others;

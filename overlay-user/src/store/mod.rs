@@ -131,6 +131,10 @@ pub trait Store: Send + Sync {
     /// announced. Retries by itself and reports trouble through `updates`.
     async fn announce(&self, announcements: Vec<Announcement>, updates: mpsc::Sender<Update>);
 
+    /// Gives up connections that are open: the address they were made from may be gone, and nobody would say
+    /// so. Calls that are under way may fail. Does nothing in stores that have no connections.
+    async fn reconnect(&self) {}
+
     /// Takes our announcements back. [`announce`](Self::announce) must have been dropped before: it would
     /// announce them again.
     ///

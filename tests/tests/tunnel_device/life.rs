@@ -113,7 +113,10 @@ fn a_guard_that_was_taken_away_is_put_back() {
     let h1 = topology.h(1);
     let (index, old) = (index(h1, "ovl0").unwrap(), guards(h1, "ovl0")[0].link);
     let pin_dir = &h1.overlayd().config.pin_dir;
-    std::fs::remove_file(pin_dir.join(format!("v1/links/{index}-tunnel_ingress"))).unwrap();
+    // The daemon holds the link besides its pin: without the pin alone it would go on guarding.
+    let pin = pin_dir.join(format!("v1/links/{index}-tunnel_ingress"));
+    h1.ns.exec(&["bpftool", "link", "detach", "pinned", &pin.display().to_string()]).unwrap();
+    std::fs::remove_file(pin).unwrap();
     eventually("nobody guards it", SOON, || guards(h1, "ovl0").iter().all(|guard| guard.link != old))
         .unwrap();
     eventually("it is guarded again", RESYNC, || is_whole(h1)).unwrap();

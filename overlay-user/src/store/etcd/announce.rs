@@ -52,7 +52,10 @@ pub(super) async fn claim(store: &EtcdStore, announcement: &Announcement) -> Res
         })
         .await?;
     match outcome {
-        Outcome::Ours(claimed) => Ok(claimed),
+        Outcome::Ours(claimed) => {
+            store.note_announced(announcement);
+            Ok(claimed)
+        }
         Outcome::Held(by) => Err(StoreError::Conflict(format!(
             "subnet {} is held by {by} (etcd key {key}): give this host's bridge another subnet, or delete the key",
             announcement.subnet
@@ -99,8 +102,7 @@ async fn attempt(
 /// True where the value carries our address, or one under which this node announced the subnet earlier.
 fn is_ours(store: &EtcdStore, announcement: &Announcement, value: &[u8]) -> bool {
     let Some(owner) = schema::owner(value) else { return false };
-    let mut earlier = store.previous.iter().filter(|previous| previous.subnet == announcement.subnet);
-    owner == announcement.public_ip || earlier.any(|previous| previous.public_ip == owner)
+    owner == announcement.public_ip || store.has_announced(announcement.subnet, owner)
 }
 
 fn holder(pair: &KeyValue) -> String {

@@ -6,7 +6,7 @@ use std::{error::Error as _, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use etcd_client::{Client, ConnectOptions, Error};
 use tokio::{
-    sync::OnceCell,
+    sync::Mutex,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -52,7 +52,7 @@ pub(super) fn next_delay(delays: &mut ExponentialBackoff) -> Duration {
 
 pub(super) struct Link {
     endpoints: Vec<String>,
-    client: OnceCell<Client>,
+    client: Mutex<Option<Client>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -69,7 +69,7 @@ impl Link {
             ));
         }
         let endpoints = endpoints.iter().map(|endpoint| checked(endpoint)).collect::<Result<_, _>>()?;
-        Ok(Self { endpoints, client: OnceCell::new() })
+        Ok(Self { endpoints, client: Mutex::new(None) })
     }
 
     /// All endpoints, for messages.
@@ -88,7 +88,16 @@ impl Link {
                 .with_require_leader(true);
             Client::connect(self.endpoints.clone(), Some(options))
         };
-        self.client.get_or_try_init(connect).await.cloned()
+        let mut client = self.client.lock().await;
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        Ok(client.insert(connect().await?).clone())
+    }
+
+    /// The next call connects anew.
+    pub(super) async fn reset(&self) {
+        *self.client.lock().await = None;
     }
 
     /// Runs `op`, which must bear being run again, until it succeeds, fails for good or time is up. `what`

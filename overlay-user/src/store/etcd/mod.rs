@@ -1,7 +1,11 @@
 //! The etcd store. `link` holds the connection, `list` and `watch` read, `fold` turns keys into peers,
 //! `announce` and `withdraw` write our own keys, `health` joins what they all say of themselves.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
@@ -38,7 +42,8 @@ pub struct EtcdOptions {
 pub struct EtcdStore {
     link: Link,
     prefix: String,
-    previous: Vec<Announcement>,
+    /// What this node announced, in earlier lives and in this one.
+    announced: Mutex<Vec<Announcement>>,
     warnings: Warnings,
     health: Board,
 }
@@ -58,7 +63,7 @@ impl EtcdStore {
         Ok(Self {
             link: Link::new(endpoints)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
-            previous,
+            announced: Mutex::new(previous),
             warnings: Warnings::default(),
             health: Board::default(),
         })
@@ -70,6 +75,19 @@ impl EtcdStore {
 
     fn subnet_key(&self, subnet: Ipv4Net) -> String {
         schema::subnet_key(&self.prefix, subnet)
+    }
+
+    /// Whether this node once announced a subnet with this address: the key is its own then, though the address
+    /// has changed since.
+    fn has_announced(&self, subnet: Ipv4Net, public_ip: Ipv4Addr) -> bool {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.iter().any(|earlier| earlier.subnet == subnet && earlier.public_ip == public_ip)
+    }
+
+    fn note_announced(&self, announcement: &Announcement) {
+        if !self.has_announced(announcement.subnet, announcement.public_ip) {
+            self.announced.lock().unwrap_or_else(PoisonError::into_inner).push(announcement.clone());
+        }
     }
 }
 
@@ -112,6 +130,10 @@ impl Store for EtcdStore {
         futures::future::join_all(keepers).await;
         // Nothing to announce is announced for ever, too.
         std::future::pending().await
+    }
+
+    async fn reconnect(&self) {
+        self.link.reset().await;
     }
 
     async fn withdraw(&self, announcements: &[Announcement]) -> Result<(), StoreError> {

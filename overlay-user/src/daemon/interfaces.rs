@@ -1,0 +1,131 @@
+//! Our own interfaces while the daemon runs: they change, go, come back as others, or get other names.
+
+use std::collections::BTreeSet;
+
+use tracing::info;
+
+use super::{Daemon, start::stop_redirects};
+use crate::{config::Config, exit, local::Local};
+
+impl Daemon {
+    /// Looks up our own interfaces again. Where one is missing, what was known stays in force: it may come back.
+    pub(super) async fn look_around(&mut self) -> BTreeSet<String> {
+        let network = self.announcer.network();
+        let mut troubles = BTreeSet::new();
+        let mut found = Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await;
+        if found.is_err() {
+            let (config, renamed) = self.with_new_names(&mut troubles).await;
+            if renamed {
+                found = Local::discover(&config, network, self.local.vtep_mac, &self.netlink).await;
+            }
+        }
+        match found {
+            Ok(local) if local == self.local => {
+                if self.astray {
+                    // Routes go with an interface that is down, and it may have been down.
+                    self.reconciler.resync();
+                    self.next_hops.clear();
+                }
+            }
+            Ok(local) => self.become_what_is(local).await,
+            Err(error) => {
+                self.astray = true;
+                let advice = "what is in force stays so until it is as it was, or overlayd is started with what is there now";
+                // A name that is gone altogether says more than which names there are.
+                let missing = self.missing().await;
+                let line = exit::one_line(&error);
+                troubles.insert(if missing.is_empty() {
+                    line
+                } else {
+                    format!("{}: {advice}", missing.join(", "))
+                });
+                return troubles;
+            }
+        }
+        self.astray = false;
+        troubles.extend(self.stop_redirects());
+        troubles.extend(self.local.mtu_trouble(&self.config));
+        troubles
+    }
+
+    /// The configuration with the names that our interfaces have by now, each of which is said; and whether there
+    /// is another name at all.
+    async fn with_new_names(&self, troubles: &mut BTreeSet<String>) -> (Config, bool) {
+        let mut config = self.config.clone();
+        let mut renamed = false;
+        let uplink = &self.local.uplink;
+        if let Some(name) = self.new_name(&self.config.iface, uplink.index).await {
+            troubles.insert(format!(
+                "uplink {} is called {name} now, and still used: name it with --iface {name} before the next start",
+                self.config.iface
+            ));
+            config.iface = name;
+            renamed = true;
+        }
+        for (bridge, known) in config.bridges.iter_mut().zip(&self.local.bridges) {
+            if let Some(name) = self.new_name(bridge, known.index).await {
+                troubles.insert(format!(
+                    "bridge {bridge} is called {name} now, and still used: name it with --bridge {name} before the \
+                     next start"
+                ));
+                *bridge = name;
+                renamed = true;
+            }
+        }
+        (config, renamed)
+    }
+
+    /// What an interface is called now, if nothing has the name that it was given to us by.
+    async fn new_name(&self, given: &str, index: u32) -> Option<String> {
+        if !matches!(self.netlink.link_by_name(given).await, Ok(None)) {
+            return None;
+        }
+        self.netlink.link_by_index(index).await.ok().flatten().map(|link| link.name)
+    }
+
+    /// Our interfaces that do not exist, one line each with what to do.
+    async fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let is_missing = async |name: &str| matches!(self.netlink.link_by_name(name).await, Ok(None));
+        if is_missing(&self.config.iface).await {
+            missing.push(format!(
+                "uplink {} is gone and no peer is reached until it is made again, with its address",
+                self.config.iface
+            ));
+        }
+        for bridge in &self.config.bridges {
+            if is_missing(bridge).await {
+                missing.push(format!(
+                    "bridge {bridge} is gone and with it its containers' network: make it again, by a restart of \
+                     Docker if it was Docker's"
+                ));
+            }
+        }
+        missing
+    }
+
+    async fn become_what_is(&mut self, local: Local) {
+        info!(mtu = local.mtu, "this host's interfaces have changed");
+        let moved = local.underlay_ip != self.local.underlay_ip || local.uplink != self.local.uplink;
+        self.local = local;
+        self.reconciler.resync();
+        self.next_hops.clear();
+        if moved {
+            self.announcer.reconnect().await;
+        }
+        self.announce().await;
+    }
+
+    /// A bridge that was made again has the settings of a new one.
+    fn stop_redirects(&mut self) -> Option<String> {
+        match stop_redirects(&self.local) {
+            Ok(changed) => {
+                if self.state.note_sysctls(changed) {
+                    self.write_state();
+                }
+                None
+            }
+            Err(error) => Some(exit::one_line(&error)),
+        }
+    }
+}
