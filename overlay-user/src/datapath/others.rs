@@ -1,26 +1,21 @@
 //! Who else is on the hooks that our programs are on: tcx programs, filters of the older tc, XDP programs.
 
+mod query;
 mod words;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError};
-use nix::errno::Errno;
+use aya::programs::loaded_programs;
 use overlay_common::map::program;
 
+use self::query::tcx_programs;
 pub use self::words::tell;
 use super::load::Programs;
 use crate::{
     local::Local,
     netlink::{Filtered, Hook, Link, Netlink, XdpMode, XdpProgram},
 };
-
-/// How often a hook is asked again whose programs went while it was.
-const ATTEMPTS: usize = 3;
 
 /// What an interface is to the data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,20 +121,18 @@ impl Lookout {
         Ok(strangers)
     }
 
-    /// Names the programs of which only the id is known.
+    /// Names the programs. One that went meanwhile keeps what its filter is called, or has no name.
     fn name(&mut self, strangers: &mut [Stranger]) {
         let ids: BTreeSet<u32> = strangers.iter().filter_map(|stranger| stranger.id).collect();
         self.names.retain(|id, _| ids.contains(id));
-        let nameless =
-            |stranger: &&mut Stranger| stranger.name.is_empty() || stranger.mechanism == Mechanism::Bpf;
-        let unknown = |id: u32| !self.names.contains_key(&id);
-        if strangers.iter_mut().filter(nameless).any(|stranger| stranger.id.is_some_and(unknown)) {
+        if ids.iter().any(|id| !self.names.contains_key(id)) {
             // aya opens no program by its id.
             let all = loaded_programs().flatten().filter(|info| ids.contains(&info.id()));
             self.names = all.map(|info| (info.id(), name_of(info.name()))).collect();
         }
-        for stranger in strangers.iter_mut().filter(nameless) {
-            if let Some(name) = stranger.id.and_then(|id| self.names.get(&id)) {
+        for stranger in strangers {
+            let known = stranger.id.and_then(|id| self.names.get(&id));
+            if let Some(name) = known.filter(|name| !name.is_empty()) {
                 stranger.name.clone_from(name);
             }
         }
@@ -191,8 +184,10 @@ async fn occupants(
     filtered: &Filtered,
     netlink: &Netlink,
 ) -> anyhow::Result<Vec<Occupant>> {
-    let mut all = tcx(&site.link.name, hook)
+    let ids = tcx_programs(site.link.index, hook)
         .with_context(|| format!("cannot ask which tcx programs {} has", site.link.name))?;
+    let tcx = |id| Occupant { mechanism: Mechanism::Tcx, name: None, id: Some(id) };
+    let mut all: Vec<Occupant> = ids.into_iter().map(tcx).collect();
     for filter in netlink.filters(filtered, site.link.index, hook).await? {
         let (mechanism, name) = match filter.program {
             Some(_) => (Mechanism::Bpf, filter.name),
@@ -201,43 +196,6 @@ async fn occupants(
         all.push(Occupant { mechanism, name, id: filter.program });
     }
     Ok(all)
-}
-
-/// The tcx programs on a hook. A kernel without tcx has none, nor has a link that went meanwhile.
-fn tcx(interface: &str, hook: Hook) -> Result<Vec<Occupant>, ProgramError> {
-    let attach_type = match hook {
-        Hook::Ingress => TcAttachType::Ingress,
-        Hook::Egress => TcAttachType::Egress,
-    };
-    let mut result = SchedClassifier::query_tcx(interface, attach_type);
-    for _ in 1..ATTEMPTS {
-        // A program that is told, but gone when it is asked about.
-        if !matches!(&result, Err(error) if errno(error) == Some(Errno::ENOENT)) {
-            break;
-        }
-        result = SchedClassifier::query_tcx(interface, attach_type);
-    }
-    match result {
-        Ok((_, programs)) => Ok(programs
-            .iter()
-            .map(|info| Occupant {
-                mechanism: Mechanism::Tcx,
-                name: Some(name_of(info.name())),
-                id: Some(info.id()),
-            })
-            .collect()),
-        Err(error) if matches!(errno(&error), Some(Errno::EINVAL | Errno::ENODEV)) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-fn errno(error: &ProgramError) -> Option<Errno> {
-    let io: &io::Error = match error {
-        ProgramError::SyscallError(error) => &error.io_error,
-        ProgramError::TcError(TcError::IoError(error)) => error,
-        _ => return None,
-    };
-    io.raw_os_error().map(Errno::from_raw)
 }
 
 /// The others among the occupants of a hook. Where our program is missing that should be there, none: that
