@@ -2,23 +2,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::Ipv4Net;
 use overlay_common::{
     Be16, Encap, Mac, Vni,
-    addr::MapIp,
     map::{RouteSource, Tunnel},
-    template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
+    template::{self, Vxlan},
+    wire::eth::ETHERTYPE_IPV4,
 };
 
 use super::table;
 use crate::{
+    hops::Slots,
     local::{Bridge, Local, overlaps},
     netlink::{MAIN_TABLE, OverlayRoute, OverlayRule},
     path_mtu,
     store::PeerSubnet,
+    underlay::Underlay,
 };
 
 /// The table and the prefix of a route of the kernel.
@@ -51,15 +53,15 @@ pub struct Desired {
     pub rules: BTreeSet<OverlayRule>,
 }
 
-/// Folds the store's records into the desired state. `next_hop` tells the underlay neighbour through which
-/// a peer is reached, `path_mtu` the largest outer packet where the way to it carries less than the uplink. Also
-/// returns, one line each, the records that cannot be used, and why.
+/// Folds the store's records into the desired state. `hops` tells the ways through the underlay to a peer's address,
+/// `path_mtu` the largest outer packet where they carry less than the uplinks. Also returns, one line each, the
+/// records that cannot be used, and why.
 pub fn fold(
     local: &Local,
     records: &BTreeMap<Ipv4Net, PeerSubnet>,
     source: RouteSource,
-    next_hop: impl Fn(Ipv4Addr) -> Ipv4Addr,
-    path_mtu: impl Fn(Ipv4Addr) -> Option<u32>,
+    hops: impl Fn(IpAddr) -> Slots,
+    path_mtu: impl Fn(IpAddr) -> Option<u32>,
 ) -> (Desired, Vec<String>) {
     let mut desired = Desired {
         vni: local.vni,
@@ -74,8 +76,12 @@ pub fn fold(
             Some(Refusal::Ours) => {}
             Some(Refusal::Because(reason)) => refusals.push(reason),
             None => {
-                let mtu = path_mtu::inner(local.mtu, path_mtu(record.public_ip), record.encap);
-                let tunnel = tunnel(local, record, next_hop(record.public_ip), mtu);
+                let Some(outer) = outer(local.underlay, record.public_ip.into()) else { continue };
+                let (_, peer) = outer;
+                let hops = hops(peer);
+                let most = local.mtu_to(peer, &hops, record.encap);
+                let mtu = path_mtu::inner(most, path_mtu(peer), record.encap, peer);
+                let Some(tunnel) = tunnel(local, record, outer, hops, mtu) else { continue };
                 let remote = RemoteSubnet { public_ip: record.public_ip, tunnel, source };
                 let routes = kernel_routes(local, *subnet, mtu);
                 desired.kernel_routes.extend(routes.map(|route| ((route.table, *subnet), route)));
@@ -95,11 +101,11 @@ enum Refusal {
 fn refuse(local: &Local, record: &PeerSubnet) -> Option<Refusal> {
     let PeerSubnet { subnet, public_ip, .. } = record;
     let own = local.bridges.iter().find(|bridge| overlaps(*subnet, bridge.address));
-    let ours = *public_ip == local.public_ip;
+    let ours = local.public.has((*public_ip).into());
     match own {
         Some(bridge) if ours && bridge.address.trunc() == *subnet => Some(Refusal::Ours),
         Some(bridge) => Some(Refusal::Because(overlap_message(record, &bridge.name, bridge.address))),
-        None if ours || *public_ip == local.underlay_ip => Some(Refusal::Because(format!(
+        None if ours || local.underlay.has((*public_ip).into()) => Some(Refusal::Because(format!(
             "subnet {subnet} is announced with this host's own address {public_ip}, but no --bridge has it: \
              ignored; delete its entry, or name its bridge"
         ))),
@@ -117,35 +123,51 @@ pub fn overlap_message(record: &PeerSubnet, bridge: &str, address: Ipv4Net) -> S
     )
 }
 
-fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> Tunnel {
+/// The addresses between which a tunnel is: the outer source and destination, of one version.
+type Outer = (IpAddr, IpAddr);
+
+/// Over which version of IP a host is reached.
+fn outer(local: Underlay, host: Underlay) -> Option<Outer> {
+    let v4 = local.v4().zip(host.v4()).map(|(src, dst)| (src.into(), dst.into()));
+    v4.or_else(|| local.v6().zip(host.v6()).map(|(src, dst)| (src.into(), dst.into())))
+}
+
+fn tunnel(local: &Local, record: &PeerSubnet, outer: Outer, hops: Slots, mtu: u32) -> Option<Tunnel> {
+    let (src, dst) = outer;
     let vni = record.vni.unwrap_or(local.vni);
     let port = record.port.unwrap_or(local.port);
+    let underlay = match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => template::Underlay::V4 { src: src.octets(), dst: dst.octets() },
+        (IpAddr::V6(src), IpAddr::V6(dst)) => template::Underlay::V6 { src: src.octets(), dst: dst.octets() },
+        _ => return None,
+    };
     match record.encap {
         Encap::Vxlan => {
-            let template = VxlanV4 {
-                src: local.underlay_ip.octets(),
-                dst: record.public_ip.octets(),
+            let template = Vxlan {
+                underlay,
+                carries: ETHERTYPE_IPV4,
                 port,
                 vni,
                 inner_src: local.vtep_mac,
                 inner_dst: record.vtep_mac.unwrap_or(Mac::BROADCAST),
             }
             .compile();
-            Tunnel {
+            Some(Tunnel {
                 template: template.bytes,
-                room_flags: VXLAN_V4_ENCAP_FLAGS,
+                room_flags: template.room_flags,
                 template_len: template.len as u32,
                 checksum: template.checksum,
-                uplink: local.uplink.index,
                 mtu,
                 peer: 0,
                 encap: record.encap as u32,
-                next_hop: next_hop.into(),
-                remote: MapIp::from(record.public_ip),
+                flags: 0,
+                local: src.into(),
+                remote: dst.into(),
                 vni: vni.key(),
                 port: Be16::new(port),
                 padding: [0; 2],
-            }
+                hops,
+            })
         }
     }
 }
@@ -171,7 +193,7 @@ fn rule(bridge: &Bridge) -> OverlayRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::tests::local;
+    use crate::local::tests::{direct, local};
 
     fn record(subnet: &str, public_ip: [u8; 4]) -> (Ipv4Net, PeerSubnet) {
         let subnet = subnet.parse().unwrap();
@@ -187,7 +209,7 @@ mod tests {
     }
 
     fn fold_all(records: &[(Ipv4Net, PeerSubnet)]) -> (Desired, Vec<String>) {
-        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, |ip| ip, |_| None)
+        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, direct, |_| None)
     }
 
     #[test]
@@ -205,8 +227,8 @@ mod tests {
     fn a_path_mtu_is_the_peers_alone() {
         let records =
             [record("172.27.0.0/16", [172, 16, 199, 27]), record("172.37.0.0/16", [172, 16, 199, 37])];
-        let path = |ip: Ipv4Addr| (ip.octets()[3] == 27).then_some(1400);
-        let (desired, _) = fold(&local(), &records.into(), RouteSource::Etcd, |ip| ip, path);
+        let path = |ip: IpAddr| (ip == IpAddr::from([172, 16, 199, 27])).then_some(1400);
+        let (desired, _) = fold(&local(), &records.into(), RouteSource::Etcd, direct, path);
         let mtus = |subnet: &str| {
             let subnet = subnet.parse().unwrap();
             (desired.subnets[&subnet].tunnel.mtu, desired.kernel_routes[&(MAIN_TABLE, subnet)].mtu)
@@ -220,7 +242,7 @@ mod tests {
         let address = "172.18.0.1/24".parse().unwrap();
         local.bridges.push(Bridge { index: 9, name: "br1".into(), address, ..local.bridges[0].clone() });
         let records = [record("172.27.0.0/16", [172, 16, 199, 27])].into();
-        let (desired, _) = fold(&local, &records, RouteSource::Etcd, |ip| ip, |_| None);
+        let (desired, _) = fold(&local, &records, RouteSource::Etcd, direct, |_| None);
         let routes: Vec<_> = desired.kernel_routes.values().map(|r| (r.table, r.ifindex, r.source)).collect();
         let (first, second) = ([172, 17, 0, 1].into(), [172, 18, 0, 1].into());
         assert_eq!(routes, [(MAIN_TABLE, 3, first), (table::of_bridge(9), 9, second)]);
