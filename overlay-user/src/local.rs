@@ -1,9 +1,9 @@
 //! This host in the overlay: its uplink, its bridges, its VTEP.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, bail, ensure};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::{Mac, Vni, parse::VXLAN_V4_OVERHEAD};
 
 use crate::{
@@ -26,6 +26,24 @@ pub struct Bridge {
     pub mac: Mac,
     /// Its address and the length of its subnet.
     pub address: Ipv4Net,
+    /// Its global or unique local IPv6 address and the length of that subnet, where it has one.
+    pub address_v6: Option<Ipv6Net>,
+}
+
+impl Bridge {
+    /// The addresses of the bridge itself: its containers' gateways.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = self.address_v6.map(|address| IpAddr::V6(address.addr()));
+        std::iter::once(IpAddr::V4(self.address.addr())).chain(v6)
+    }
+
+    /// Whether an address lies in one of the bridge's subnets.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.address.contains(&ip),
+            IpAddr::V6(ip) => self.address_v6.is_some_and(|address| address.contains(&ip)),
+        }
+    }
 }
 
 /// The interface to the other hosts.
@@ -157,7 +175,12 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         link.kind.as_deref().unwrap_or("a physical interface")
     );
     ensure!(link.up, "bridge {name} is down: bring it up first with `ip link set {name} up`");
-    let address = *netlink.ipv4_addresses(link.index).await?.first().with_context(|| {
+    let addresses = netlink.addresses(link.index).await?;
+    let v4 = addresses.iter().find_map(|address| match address {
+        IpNet::V4(address) => Some(*address),
+        IpNet::V6(_) => None,
+    });
+    let address = v4.with_context(|| {
         format!("bridge {name} has no IPv4 address: its subnet is what this host announces")
     })?;
     ensure!(
@@ -165,7 +188,16 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         "bridge {name} has the address {address}: a subnet of at least four addresses is needed"
     );
     let mac = link.mac.with_context(|| format!("bridge {name} has no MAC address"))?;
-    Ok(Bridge { index: link.index, name: link.name, mac, address })
+    let address_v6 = addresses.into_iter().find_map(ipv6_subnet);
+    Ok(Bridge { index: link.index, name: link.name, mac, address, address_v6 })
+}
+
+/// An address whose subnet has meaning beyond the link, with room for containers.
+fn ipv6_subnet(address: IpNet) -> Option<Ipv6Net> {
+    let IpNet::V6(address) = address else { return None };
+    let ip = address.addr();
+    let everywhere = !ip.is_unicast_link_local() && !ip.is_multicast() && !ip.is_loopback();
+    (everywhere && address.prefix_len() <= 126).then_some(address)
 }
 
 fn refuse_overlaps(bridges: &[Bridge]) -> anyhow::Result<()> {
@@ -214,8 +246,17 @@ pub(crate) mod tests {
                 name: "docker0".into(),
                 mac: Mac([2, 0x42, 0, 0, 0, 1]),
                 address: "172.17.0.1/16".parse().unwrap(),
+                address_v6: None,
             }],
         }
+    }
+
+    #[test]
+    fn a_bridges_ipv6_subnet_is_global_or_unique_local_and_has_room() {
+        let subnet = |text: &str| ipv6_subnet(text.parse().unwrap()).is_some();
+        assert!(subnet("fd00:17::1/64") && subnet("2001:db8::1/112") && subnet("fd00:17::1/126"));
+        assert!(!subnet("fe80::1/64") && !subnet("::1/128") && !subnet("fd00:17::1/127"));
+        assert!(!subnet("172.17.0.1/16"));
     }
 
     #[test]

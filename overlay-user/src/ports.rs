@@ -217,6 +217,7 @@ mod tests {
             index,
             name: format!("if{index}"),
             kind: Some("veth".into()),
+            ethernet: true,
             mac: None,
             mtu: 1500,
             up: true,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::Ipv4Net;
@@ -63,7 +63,7 @@ impl Daemon {
                 continue;
             }
             let uplink = &self.local.uplink;
-            match self.netlink.next_hop(ip, None).await {
+            match self.netlink.next_hop(ip.into(), None).await {
                 Ok(hop) if hop.local => {
                     troubles
                         .insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
@@ -77,7 +77,10 @@ impl Daemon {
                     ));
                 }
                 Ok(hop) => {
-                    let next_hop = hop.gateway.unwrap_or(ip);
+                    let next_hop = match hop.gateway {
+                        Some(IpAddr::V4(gateway)) => gateway,
+                        _ => ip,
+                    };
                     self.next_hops.insert(ip, next_hop);
                     self.last_next_hops.insert(ip, next_hop);
                 }
