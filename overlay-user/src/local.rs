@@ -5,7 +5,7 @@ mod uplink;
 use std::net::IpAddr;
 
 use anyhow::{Context, bail, ensure};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::{Encap, Mac, Vni};
 
 use self::uplink::Addresses;
@@ -33,6 +33,24 @@ pub struct Bridge {
     pub mac: Mac,
     /// Its address and the length of its subnet.
     pub address: Ipv4Net,
+    /// Its global or unique local IPv6 address and the length of that subnet, where it has one.
+    pub address_v6: Option<Ipv6Net>,
+}
+
+impl Bridge {
+    /// The addresses of the bridge itself: its containers' gateways.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = self.address_v6.map(|address| IpAddr::V6(address.addr()));
+        std::iter::once(IpAddr::V4(self.address.addr())).chain(v6)
+    }
+
+    /// Whether an address lies in one of the bridge's subnets.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.address.contains(&ip),
+            IpAddr::V6(ip) => self.address_v6.is_some_and(|address| address.contains(&ip)),
+        }
+    }
 }
 
 /// This host, as far as the data path is concerned.
@@ -194,7 +212,12 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         link.kind.as_deref().unwrap_or("a physical interface")
     );
     ensure!(link.up, "bridge {name} is down: bring it up first with `ip link set {name} up`");
-    let address = *netlink.ipv4_addresses(link.index).await?.first().with_context(|| {
+    let addresses = netlink.addresses(link.index).await?;
+    let v4 = addresses.iter().find_map(|address| match address {
+        IpNet::V4(address) => Some(*address),
+        IpNet::V6(_) => None,
+    });
+    let address = v4.with_context(|| {
         format!("bridge {name} has no IPv4 address: its subnet is what this host announces")
     })?;
     ensure!(
@@ -202,7 +225,16 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         "bridge {name} has the address {address}: a subnet of at least four addresses is needed"
     );
     let mac = link.mac.with_context(|| format!("bridge {name} has no MAC address"))?;
-    Ok(Bridge { index: link.index, name: link.name, mac, address })
+    let address_v6 = addresses.into_iter().find_map(ipv6_subnet);
+    Ok(Bridge { index: link.index, name: link.name, mac, address, address_v6 })
+}
+
+/// An address whose subnet has meaning beyond the link, with room for containers.
+fn ipv6_subnet(address: IpNet) -> Option<Ipv6Net> {
+    let IpNet::V6(address) = address else { return None };
+    let ip = address.addr();
+    let everywhere = !ip.is_unicast_link_local() && !ip.is_multicast() && !ip.is_loopback();
+    (everywhere && address.prefix_len() <= 126).then_some(address)
 }
 
 fn refuse_overlaps(bridges: &[Bridge]) -> anyhow::Result<()> {
@@ -257,6 +289,7 @@ pub(crate) mod tests {
                 name: "docker0".into(),
                 mac: Mac([2, 0x42, 0, 0, 0, 1]),
                 address: "172.17.0.1/16".parse().unwrap(),
+                address_v6: None,
             }],
         }
     }
@@ -264,6 +297,14 @@ pub(crate) mod tests {
     /// Through the first uplink of [`local`], to the peer itself.
     pub(crate) fn direct(peer: IpAddr) -> Slots {
         [Hop { uplink: 2, next_hop: peer.into() }; MAX_HOPS]
+    }
+
+    #[test]
+    fn a_bridges_ipv6_subnet_is_global_or_unique_local_and_has_room() {
+        let subnet = |text: &str| ipv6_subnet(text.parse().unwrap()).is_some();
+        assert!(subnet("fd00:17::1/64") && subnet("2001:db8::1/112") && subnet("fd00:17::1/126"));
+        assert!(!subnet("fe80::1/64") && !subnet("::1/128") && !subnet("fd00:17::1/127"));
+        assert!(!subnet("172.17.0.1/16"));
     }
 
     #[test]

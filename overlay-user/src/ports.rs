@@ -231,6 +231,7 @@ mod tests {
             index,
             name: format!("if{index}"),
             kind: Some("veth".into()),
+            ethernet: true,
             mac: None,
             mtu: 1500,
             up: true,

@@ -250,7 +250,7 @@ impl Daemon {
             Event::Neighbour(_) | Event::NeighbourGone(_) | Event::Fdb(_) | Event::FdbGone(_) => {
                 dirty.endpoints = true;
             }
-            Event::Address { ifindex } => dirty.local |= missing || ours(*ifindex),
+            Event::Address { ifindex, .. } => dirty.local |= missing || ours(*ifindex),
             Event::Route => dirty.next_hops = true,
             Event::Overrun => *dirty = Dirty::ALL,
         }

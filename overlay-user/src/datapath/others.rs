@@ -241,6 +241,7 @@ mod tests {
             index,
             name: format!("if{index}"),
             kind: None,
+            ethernet: true,
             mac: None,
             mtu: 1500,
             up: true,

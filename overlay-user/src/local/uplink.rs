@@ -1,8 +1,9 @@
 //! The uplinks: which links they are, and the addresses from which this host speaks over them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use overlay_common::map::program;
 
 use super::SMALLEST_MTU;
@@ -32,8 +33,8 @@ pub struct Uplink {
 
 impl Uplink {
     fn new(link: Link, place: usize) -> Self {
-        let Link { index, name, mtu, up, mac, .. } = link;
-        Self { index, name, place, mtu, up, ethernet: mac.is_some() }
+        let Link { index, name, mtu, up, ethernet, .. } = link;
+        Self { index, name, place, mtu, up, ethernet }
     }
 
     /// The program that takes what comes in on it.
@@ -92,13 +93,8 @@ impl Addresses {
     pub(super) async fn find(config: &Config, uplinks: &[Uplink], netlink: &Netlink) -> anyhow::Result<Self> {
         let mut first = (None, None);
         for uplink in uplinks {
-            for address in netlink.addresses(uplink.index).await?.into_iter().map(|net| net.addr()) {
-                match address {
-                    IpAddr::V4(v4) => first.0 = first.0.or(Some(v4)),
-                    IpAddr::V6(v6) if v6.is_unicast_link_local() => {}
-                    IpAddr::V6(v6) => first.1 = first.1.or(Some(v6)),
-                }
-            }
+            let (v4, v6) = oldest(&netlink.addresses(uplink.index).await?);
+            first = (first.0.or(v4), first.1.or(v6));
         }
         let v4 = choose(config.public_v4, first.0, uplinks, netlink).await?;
         let v6 = choose(config.public_v6, first.1, uplinks, netlink).await?;
@@ -115,6 +111,20 @@ impl Addresses {
     }
 }
 
+/// Of an uplink's addresses the one of each version that has been there longest, so that another one beside it changes
+/// nothing: of IPv4 the kernel lists the oldest first, of IPv6 the newest.
+fn oldest(addresses: &[IpNet]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let v4 = addresses.iter().find_map(|net| match net.addr() {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().rev().find_map(|net| match net.addr() {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() && !v6.is_loopback() => Some(v6),
+        _ => None,
+    });
+    (v4, v6)
+}
+
 /// The public address of one IP version, and the one to send from.
 async fn choose<A: Copy + Into<IpAddr>>(
     given: Option<A>,
@@ -124,7 +134,7 @@ async fn choose<A: Copy + Into<IpAddr>>(
 ) -> anyhow::Result<Option<(A, A)>> {
     let Some(public) = given else { return Ok(first.map(|ip| (ip, ip))) };
     let given = public.into();
-    if netlink.is_local(given).await? {
+    if netlink.link_with_address(given).await?.is_some() {
         return Ok(Some((public, public)));
     }
     let version = if given.is_ipv4() { "IPv4" } else { "global IPv6" };

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
     Be16, Encap, Mac, Vni,
     map::{RouteSource, Tunnel},
@@ -17,14 +17,14 @@ use super::table;
 use crate::{
     hops::Slots,
     local::{Bridge, Local, overlaps},
-    netlink::{MAIN_TABLE, OverlayRoute, OverlayRule},
+    netlink::{Family, MAIN_TABLE, OverlayRoute, OverlayRule},
     path_mtu,
     store::PeerSubnet,
     underlay::Underlay,
 };
 
 /// The table and the prefix of a route of the kernel.
-pub type KernelRouteKey = (u32, Ipv4Net);
+pub type KernelRouteKey = (u32, IpNet);
 
 /// A peer's subnet and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub fn fold(
                 let Some(tunnel) = tunnel(local, record, outer, hops, mtu) else { continue };
                 let remote = RemoteSubnet { public_ip: record.public_ip, tunnel, source };
                 let routes = kernel_routes(local, *subnet, mtu);
-                desired.kernel_routes.extend(routes.map(|route| ((route.table, *subnet), route)));
+                desired.kernel_routes.extend(routes.map(|route| ((route.table, route.prefix), route)));
                 desired.subnets.insert(*subnet, remote);
             }
         }
@@ -177,21 +177,23 @@ fn tunnel(local: &Local, record: &PeerSubnet, outer: Outer, hops: Slots, mtu: u3
 fn kernel_routes(local: &Local, prefix: Ipv4Net, mtu: u32) -> impl Iterator<Item = OverlayRoute> {
     local.bridges.iter().enumerate().map(move |(number, bridge)| OverlayRoute {
         table: if number == 0 { MAIN_TABLE } else { table::of_bridge(bridge.index) },
-        prefix,
-        gateway: prefix.network(),
+        prefix: prefix.into(),
+        gateway: prefix.network().into(),
         ifindex: bridge.index,
-        source: bridge.address.addr(),
+        source: bridge.address.addr().into(),
         mtu,
     })
 }
 
 fn rule(bridge: &Bridge) -> OverlayRule {
     let (iif, table) = (bridge.name.clone(), table::of_bridge(bridge.index));
-    OverlayRule { priority: table::RULE_PRIORITY, iif, table }
+    OverlayRule { family: Family::V4, priority: table::RULE_PRIORITY, iif, table }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::local::tests::{direct, local};
 
@@ -220,7 +222,10 @@ mod tests {
         assert_eq!((remote.tunnel.vni, remote.tunnel.port.get()), (local().vni.key(), local().port));
         assert_eq!(remote.tunnel.template[50..56], [0xff; 6], "broadcast where the VTEP's MAC is not known");
         let route = &desired.kernel_routes[&(MAIN_TABLE, "172.27.0.0/16".parse().unwrap())];
-        assert_eq!((route.gateway, route.source), ([172, 27, 0, 0].into(), [172, 17, 0, 1].into()));
+        assert_eq!(
+            (route.gateway, route.source),
+            (IpAddr::from([172, 27, 0, 0]), IpAddr::from([172, 17, 0, 1]))
+        );
     }
 
     #[test]
@@ -230,8 +235,8 @@ mod tests {
         let path = |ip: IpAddr| (ip == IpAddr::from([172, 16, 199, 27])).then_some(1400);
         let (desired, _) = fold(&local(), &records.into(), RouteSource::Etcd, direct, path);
         let mtus = |subnet: &str| {
-            let subnet = subnet.parse().unwrap();
-            (desired.subnets[&subnet].tunnel.mtu, desired.kernel_routes[&(MAIN_TABLE, subnet)].mtu)
+            let subnet: Ipv4Net = subnet.parse().unwrap();
+            (desired.subnets[&subnet].tunnel.mtu, desired.kernel_routes[&(MAIN_TABLE, subnet.into())].mtu)
         };
         assert_eq!((mtus("172.27.0.0/16"), mtus("172.37.0.0/16")), ((1350, 1350), (1450, 1450)));
     }
@@ -244,9 +249,10 @@ mod tests {
         let records = [record("172.27.0.0/16", [172, 16, 199, 27])].into();
         let (desired, _) = fold(&local, &records, RouteSource::Etcd, direct, |_| None);
         let routes: Vec<_> = desired.kernel_routes.values().map(|r| (r.table, r.ifindex, r.source)).collect();
-        let (first, second) = ([172, 17, 0, 1].into(), [172, 18, 0, 1].into());
+        let (first, second) = (IpAddr::from([172, 17, 0, 1]), IpAddr::from([172, 18, 0, 1]));
         assert_eq!(routes, [(MAIN_TABLE, 3, first), (table::of_bridge(9), 9, second)]);
-        let rule = OverlayRule { priority: 7900, iif: "br1".into(), table: table::of_bridge(9) };
+        let rule =
+            OverlayRule { family: Family::V4, priority: 7900, iif: "br1".into(), table: table::of_bridge(9) };
         assert_eq!(desired.rules, [rule].into());
     }
 

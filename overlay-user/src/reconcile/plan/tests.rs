@@ -78,7 +78,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 /// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
-        let route = &observed.routes[&RouteKey::new(local().vni, (*prefix).into())];
+        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
         assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
     }
 }
@@ -181,7 +181,7 @@ fn peer(vni: Option<Vni>) -> (Ipv4Net, PeerSubnet) {
 #[test]
 fn a_foreign_route_is_left_alone_and_named() {
     let (subnet, record) = peer(None);
-    let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
+    let observed = Observed { foreign_routes: [subnet.into()].into(), ..Observed::default() };
     let plan = plan(&desired_over(&[(subnet, record)].into(), &[3, 4], None), &observed, &BTreeSet::new());
     let routes = plan.changes.iter().filter_map(|change| match change {
         Change::PutKernelRoute(route) => Some(route.table),
