@@ -1,4 +1,4 @@
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{Be16, Encap, Vni, map::RouteSource};
 use proptest::prelude::*;
 
@@ -78,7 +78,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 /// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
-        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
+        let route = &observed.routes[&RouteKey::new(local().vni, (*prefix).into())];
         assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
     }
 }
@@ -99,7 +99,7 @@ proptest! {
 }
 
 /// The state that the observed one must be, ids aside.
-fn summary(observed: &Observed) -> BTreeMap<Ipv4Net, (Ipv4Addr, u32, u16)> {
+fn summary(observed: &Observed) -> BTreeMap<IpNet, (Ipv4Addr, u32, u16)> {
     observed
         .routes
         .iter()
@@ -125,7 +125,7 @@ proptest! {
             carry_out(&mut observed, &first);
             let expected: BTreeMap<_, _> = records
                 .iter()
-                .map(|(subnet, r)| (*subnet, (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
+                .map(|(subnet, r)| (IpNet::from(*subnet), (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
                 .collect();
             prop_assert_eq!(summary(&observed), expected);
             let wanted: BTreeSet<Ipv4Addr> = records.values().map(|r| r.public_ip).collect();
