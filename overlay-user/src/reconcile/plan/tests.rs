@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    local::{Bridge, tests::local},
+    local::{
+        Bridge,
+        tests::{direct, local},
+    },
     reconcile::{
         desired::{Desired, fold},
         table,
@@ -32,7 +35,7 @@ fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
 }
 
 fn desired(records: &BTreeMap<Ipv4Net, PeerSubnet>) -> Desired {
-    fold(&local(), records, RouteSource::Etcd, |ip| ip, |_| None).0
+    fold(&local(), records, RouteSource::Etcd, direct, |_| None).0
 }
 
 /// The same, over some bridges in some order (by ifindex), and with a path MTU to every host.
@@ -41,7 +44,7 @@ fn desired_over(records: &BTreeMap<Ipv4Net, PeerSubnet>, bridges: &[u32], path_m
     let bridge =
         |index: &u32| Bridge { index: *index, name: format!("br{index}"), ..local.bridges[0].clone() };
     local.bridges = bridges.iter().map(bridge).collect();
-    fold(&local, records, RouteSource::Etcd, |ip| ip, |_| path_mtu).0
+    fold(&local, records, RouteSource::Etcd, direct, |_| path_mtu).0
 }
 
 /// One to three bridges.
@@ -78,7 +81,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 /// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
-        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
+        let route = &observed.routes[&RouteKey::new(local().vni, (*prefix).into())];
         assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
     }
 }
