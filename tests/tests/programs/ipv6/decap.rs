@@ -38,7 +38,7 @@ fn from_b(dst: [u8; 16]) -> Ipv6 {
 
 /// A row for a packet of B's, over IPv6.
 fn row(name: &str, ip: &Ipv6) -> Case {
-    case(name, Via::V6OverV6.from_peer(&ip.bytes()))
+    case(name, Via::V6OverV6.incoming(&ip.bytes()))
 }
 
 fn arrives(name: &str, ip: &Ipv6) -> Case {
@@ -53,7 +53,7 @@ const VXLAN: usize = OUTER_UDP + 8;
 const INNER_ETH: usize = VXLAN + 8;
 
 fn patched(at: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut packet = Via::V6OverV6.from_peer(&from_b(CONTAINER6).bytes());
+    let mut packet = Via::V6OverV6.incoming(&from_b(CONTAINER6).bytes());
     packet[at..at + bytes.len()].copy_from_slice(bytes);
     packet
 }
@@ -72,11 +72,11 @@ fn either_version_over_either_version() {
     let unknown =
         |name: &str| row(name, &from_b(NEW6)).redirects(onto_the_bridge.clone()).counts(2, FromPeer, 1, 104);
     run_table(&[
-        case("IPv6 over IPv4", Via::V6OverV4.from_peer(&from_a))
+        case("IPv6 over IPv4", Via::V6OverV4.incoming(&from_a))
             .redirects(delivered(CONTAINER_MAC, IPV6, &from_a))
             .counts(1, FromPeer, 1, 104),
         arrives("IPv6 over IPv6", &from_b(CONTAINER6)),
-        case("IPv4 over IPv6", Via::V4OverV6.from_peer(&v4))
+        case("IPv4 over IPv6", Via::V4OverV6.incoming(&v4))
             .redirects(delivered(CONTAINER_MAC, IPV4, &v4))
             .counts(2, FromPeer, 1, 84),
         row("to the other container", &from_b(OTHER6))
@@ -192,7 +192,7 @@ fn congestion_marks_come_inside() {
         for (outer, result) in [0b00, 0b01, 0b10, 0b11].into_iter().zip(results) {
             let name = format!("outer {outer:#b}, inner {inner:#b}");
             let ip = |class| Ipv6 { class, flow_label: 0xfffff, ..from_b(CONTAINER6) };
-            let mut packet = Via::V6OverV6.from_peer(&ip(0xb8 | inner).bytes());
+            let mut packet = Via::V6OverV6.incoming(&ip(0xb8 | inner).bytes());
             packet[OUTER + 1] |= outer << 4;
             cases.push(match result {
                 Some(ecn) => case(&name, packet)
@@ -201,7 +201,7 @@ fn congestion_marks_come_inside() {
                 None => case(&name, packet).drops(DropReason::EcnCeNotEct),
             });
             let ip = |tos| Ipv4 { tos, ..Ipv4::udp(V4_OF_B, CONTAINER) };
-            let mut packet = Via::V4OverV6.from_peer(&ip(inner).bytes());
+            let mut packet = Via::V4OverV6.incoming(&ip(inner).bytes());
             packet[OUTER + 1] |= outer << 4;
             cases.push(match result {
                 Some(ecn) => case(&format!("IPv4 inside, {name}"), packet)
@@ -217,7 +217,7 @@ fn congestion_marks_come_inside() {
 /// Fragments are the kernel's, marked for the tunnel device where we have one; what it would refuse is refused now.
 #[test]
 fn first_fragments_are_marked_for_the_tunnel_device() {
-    let whole = Via::V6OverV6.from_peer(&from_b(CONTAINER6).bytes());
+    let whole = Via::V6OverV6.incoming(&from_b(CONTAINER6).bytes());
     let fragment = |src, offset: u8, more: u8, payload: &[u8]| {
         let payload = [&[UDP, 0, 0, offset << 3 | more, 0, 0, 0, 7], payload].concat();
         eth(

@@ -40,7 +40,7 @@ fn hop(ip: &Ipv6) -> Vec<u8> {
 /// A row for a packet that must reach a peer.
 fn reaches(name: &str, via: Via, ip: &Ipv6) -> Case {
     let len = ip.bytes().len();
-    case(name, from_container6(ip)).tunnels(via.to_peer(ip.class, &hop(ip))).counts(
+    case(name, from_container6(ip)).tunnels(via.outgoing(ip.class, &hop(ip))).counts(
         via.peer().id,
         ToPeer,
         1,
@@ -60,16 +60,16 @@ fn either_version_over_either_version() {
         reaches("IPv6 over IPv4", Via::V6OverV4, &to_a),
         reaches("IPv6 over IPv6", v6_in_v6, &to_b),
         case("IPv4 over IPv6", from_container(&v4))
-            .tunnels(Via::V4OverV6.to_peer(0, &v4_hop))
+            .tunnels(Via::V4OverV6.outgoing(0, &v4_hop))
             .counts(b, ToPeer, 1, 84),
         host("the host's, IPv6 over IPv4", from_host6(&Ipv6::udp(GATEWAY6, OF_A)))
-            .tunnels(Via::V6OverV4.to_peer(0, &Ipv6::udp(GATEWAY6, OF_A).bytes()))
+            .tunnels(Via::V6OverV4.outgoing(0, &Ipv6::udp(GATEWAY6, OF_A).bytes()))
             .counts(1, ToPeer, 1, 104),
         host("the host's, IPv6 over IPv6", from_host6(&from_gateway))
-            .tunnels(v6_in_v6.to_peer(0, &from_gateway.bytes()))
+            .tunnels(v6_in_v6.outgoing(0, &from_gateway.bytes()))
             .counts(b, ToPeer, 1, 104),
         host("the host's, IPv4 over IPv6", from_host(&v4_from_gateway))
-            .tunnels(Via::V4OverV6.to_peer(0, &v4_from_gateway.bytes()))
+            .tunnels(Via::V4OverV6.outgoing(0, &v4_from_gateway.bytes()))
             .counts(b, ToPeer, 1, 84),
         reaches("a flow label stays inside", v6_in_v6, &Ipv6 { flow_label: 0xabcde, ..to_b.clone() }),
         reaches("hop limit 2 becomes 1", v6_in_v6, &Ipv6 { hop_limit: 2, ..to_b.clone() }),
@@ -79,7 +79,7 @@ fn either_version_over_either_version() {
         reaches("no next header", v6_in_v6, &Ipv6 { next_header: 59, payload: vec![], ..to_b.clone() }),
         case("on the bridge itself", from_container6(&to_b))
             .on(dev::BRIDGE)
-            .tunnels(v6_in_v6.to_peer(0, &hop(&to_b)))
+            .tunnels(v6_in_v6.outgoing(0, &hop(&to_b)))
             .counts(b, ToPeer, 1, 104),
     ]);
 }
@@ -96,7 +96,7 @@ fn the_traffic_class_is_copied_outwards() {
         let hop = Ipv4 { ttl: 63, ..ip.clone() }.bytes();
         cases.push(
             case(&format!("IPv4 over IPv6, TOS {class:#x}"), from_container(&ip))
-                .tunnels(Via::V4OverV6.to_peer(class, &hop))
+                .tunnels(Via::V4OverV6.outgoing(class, &hop))
                 .counts(2, ToPeer, 1, 84),
         );
     }
@@ -127,7 +127,7 @@ fn a_syn_is_clamped_to_what_the_tunnel_carries() {
         let most = (via.mtu() - 60) as u16;
         cases.push(
             case(&format!("{via:?}: too large"), from_container6(&with(dst, syn(1440))))
-                .tunnels(via.to_peer(0, &hop(&with(dst, clamped(1440, most)))))
+                .tunnels(via.outgoing(0, &hop(&with(dst, clamped(1440, most)))))
                 .counts(via.peer().id, ToPeer, 1, 64),
         );
         cases.push(reaches(&format!("{via:?}: it fits"), via, &with(dst, syn(most))));
@@ -177,7 +177,7 @@ fn the_slow_path_takes_what_the_fast_path_declined() {
     let drops = |name: &str, ip: &Ipv6, reason| host(name, from_host6(ip)).drops(reason);
     run_table(&[
         host("a fragment", from_host6(&fragment))
-            .tunnels(Via::V6OverV6.to_peer(0, &fragment.bytes()))
+            .tunnels(Via::V6OverV6.outgoing(0, &fragment.bytes()))
             .counts(2, ToPeer, 1, 96),
         drops("a byte over the MTU", &oversize, DropReason::MtuExceeded),
         drops("a source that is not ours", &stranger, DropReason::SourceSpoofed),

@@ -66,7 +66,7 @@ fn whoever_speaks_is_learned() {
     let multicast = [0x33, 0x33, 0xff, 0, 0, 1];
     run_table(&[
         case("towards a peer", from_container6(&new))
-            .tunnels(Via::V6OverV6.to_peer(0, &hop))
+            .tunnels(Via::V6OverV6.outgoing(0, &hop))
             .counts(2, ToPeer, 1, 104)
             .learns_key(endpoint_key6(NEW6), spoken()),
         case("as it asks for its gateway", eth(multicast, CONTAINER_MAC, IPV6, &solicits.bytes()))

@@ -112,13 +112,13 @@ impl Via {
     }
 
     /// The tunnel packet as a peer sends it to us, around `inner`.
-    pub(crate) fn from_peer(self, inner: &[u8]) -> Vec<u8> {
+    pub(crate) fn incoming(self, inner: &[u8]) -> Vec<u8> {
         let frame = eth(VTEP_MAC, [0x06, 0xaa, 0, 0, 0, 2], self.carries(), inner);
         self.outer(0, true, &frame)
     }
 
     /// The tunnel packet as it leaves the program.
-    pub(crate) fn to_peer(self, tos: u8, inner: &[u8]) -> Vec<u8> {
+    pub(crate) fn outgoing(self, tos: u8, inner: &[u8]) -> Vec<u8> {
         let frame = eth(self.peer().vtep_mac, VTEP_MAC, self.carries(), inner);
         self.outer(tos, false, &frame)
     }
