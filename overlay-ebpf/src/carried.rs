@@ -15,8 +15,9 @@ use crate::{maps, packet::Skb};
 pub(crate) trait Carried: IpHeader {
     /// Flag of `bpf_skb_adjust_room` where what is left is of this version and what is taken away was not.
     const DECAP_TO: u64;
-    /// Flag of a port past whose bridge this version may go.
-    const LOCAL: u32;
+    /// Flag of a port past whose bridge this version may go. None for IPv6: whether a host filters it between its
+    /// bridge's ports the daemon does not find out.
+    const LOCAL: Option<u32>;
 
     /// The peer's subnet that covers an address.
     fn route(vni: VniKey, addr: Self::Addr) -> Option<&'static Route>;
@@ -42,7 +43,7 @@ pub(crate) trait Carried: IpHeader {
 
 impl Carried for Ipv4Header {
     const DECAP_TO: u64 = DECAP_TO_V4;
-    const LOCAL: u32 = port_flag::LOCAL;
+    const LOCAL: Option<u32> = Some(port_flag::LOCAL);
 
     #[inline(always)]
     fn route(vni: VniKey, addr: [u8; 4]) -> Option<&'static Route> {
@@ -90,7 +91,7 @@ impl Carried for Ipv4Header {
 
 impl Carried for Ipv6Header {
     const DECAP_TO: u64 = DECAP_TO_V6;
-    const LOCAL: u32 = port_flag::LOCAL_V6;
+    const LOCAL: Option<u32> = None;
 
     #[inline(always)]
     fn route(vni: VniKey, addr: [u8; 16]) -> Option<&'static Route> {

@@ -17,9 +17,10 @@ pub(crate) fn deliver<H: Carried>(
     frame: &Frame<H>,
     sender_is_true: bool,
 ) -> Verdict {
+    let Some(flag) = H::LOCAL else { return Verdict::Pass };
     // On the bridge itself the sender is not known. A container that routes for others sends from addresses that
     // are not its own.
-    let permitted = port.flags & (H::LOCAL | port_flag::BRIDGE) == H::LOCAL;
+    let permitted = port.flags & (flag | port_flag::BRIDGE) == flag;
     if !permitted || !sender_is_true || !H::is_in_subnet(port, frame.ip.dst()) {
         return Verdict::Pass;
     }

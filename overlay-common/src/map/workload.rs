@@ -14,8 +14,6 @@ pub mod port_flag {
     /// Nothing filters or rewrites what IPv4 goes from one port of the bridge to another, so the programs may hand it
     /// over without the bridge.
     pub const LOCAL: u32 = 4;
-    /// The same for IPv6.
-    pub const LOCAL_V6: u32 = 8;
 }
 
 /// A bridge or one of its ports: where packets enter the overlay.
