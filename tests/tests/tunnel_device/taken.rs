@@ -22,7 +22,7 @@ fn other_network(topology: &Topology, vni: u32) {
 }
 
 fn other_network_flows(from: &Host) -> bool {
-    ping(&from.ns, "10.77.0.2".parse().unwrap(), 3).unwrap().clean()
+    ping(&from.ns, std::net::Ipv4Addr::new(10, 77, 0, 2), 3).unwrap().clean()
 }
 
 fn ours_flows(topology: &Topology) {

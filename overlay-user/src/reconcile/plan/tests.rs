@@ -81,7 +81,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 /// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
-        let route = &observed.routes[&RouteKey::new(local().vni, (*prefix).into())];
+        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
         assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
     }
 }
