@@ -111,8 +111,8 @@ impl Netlink {
         }
     }
 
-    /// Dumps a family's table; table 0 and protocol 0 stand for all.
-    async fn table<T>(
+    /// Dumps a family's table; table 0 and protocol 0 stand for all. Tables above 255 count as table 0.
+    pub(super) async fn table<T>(
         &self,
         family: Family,
         table: u8,
