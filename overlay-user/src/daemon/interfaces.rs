@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tracing::info;
 
-use super::{Daemon, start::stop_redirects};
-use crate::{config::Config, exit, local::Local};
+use super::{Daemon, notes::Source, start::stop_redirects};
+use crate::{config::Config, exit, local::Local, sysctl};
 
 impl Daemon {
     /// Looks up our own interfaces again. Where one is missing, what was known stays in force: it may come back.
@@ -43,6 +43,7 @@ impl Daemon {
             }
         }
         self.astray = false;
+        self.look_at_forwarding();
         troubles.extend(self.stop_redirects());
         troubles.extend(self.local.mtu_trouble(&self.config));
         troubles
@@ -114,6 +115,14 @@ impl Daemon {
             self.announcer.reconnect().await;
         }
         self.announce().await;
+    }
+
+    /// Looked at, and left as it is.
+    fn look_at_forwarding(&mut self) {
+        let bridges = self.local.bridges.iter();
+        let with_ipv6 = bridges.filter_map(|bridge| Some((bridge.name.as_str(), bridge.address_v6?)));
+        let note = sysctl::ipv6_forwarding_note(with_ipv6);
+        self.note(Source::Settings, note.into_iter().collect());
     }
 
     /// A bridge that was made again has the settings of a new one.
