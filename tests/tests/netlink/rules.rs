@@ -49,7 +49,7 @@ fn each_family_has_its_own_rules() {
         assert!(told.contains(&line), "{told}");
         for _ in 0..2 {
             netlink.delete_rule(&v6, OURS).await.unwrap();
-            assert_eq!(netlink.rules(OURS).await.unwrap(), [v4.clone()]);
+            assert_eq!(netlink.rules(OURS).await.unwrap(), std::slice::from_ref(&v4));
         }
         assert!(run("ip -6 rule").contains("lookup 790000004 proto static"));
     });
