@@ -1,6 +1,10 @@
 //! Ethernet addresses, and the one form in which map keys hold IP addresses.
 
-use core::{fmt, net::Ipv4Addr, str::FromStr};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -92,6 +96,14 @@ impl MapIp {
         Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
     }
 
+    /// True for the v4-mapped form.
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = self.bytes;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == 0
+            && u32::from_ne_bytes([i, j, k, l]) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+    }
+
     /// The IPv4 address, unless this is a real IPv6 address.
     pub const fn to_v4(self) -> Option<Ipv4Addr> {
         match self.bytes {
@@ -104,6 +116,27 @@ impl MapIp {
 impl From<Ipv4Addr> for MapIp {
     fn from(addr: Ipv4Addr) -> Self {
         Self::v4(addr.octets())
+    }
+}
+
+impl From<Ipv6Addr> for MapIp {
+    fn from(addr: Ipv6Addr) -> Self {
+        Self { bytes: addr.octets() }
+    }
+}
+
+impl From<IpAddr> for MapIp {
+    fn from(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(addr) => addr.into(),
+            IpAddr::V6(addr) => addr.into(),
+        }
+    }
+}
+
+impl From<MapIp> for IpAddr {
+    fn from(ip: MapIp) -> Self {
+        ip.to_v4().map_or_else(|| Self::V6(ip.bytes.into()), Self::V4)
     }
 }
 

@@ -11,6 +11,13 @@ pub const fn source_port(hash: u32) -> u16 {
     0xc000 | (mixed >> 18) as u16
 }
 
+/// The position in a tunnel's [`crate::map::Tunnel::hops`] that a flow takes: one flow keeps one way.
+#[inline(always)]
+pub const fn hop(hash: u32) -> usize {
+    // The upper bits of a 32-bit number: the verifier sees that they are no more than the array has.
+    (hash >> (u32::BITS - crate::map::MAX_HOPS.ilog2())) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The TCP maximum segment size option (RFC 9293 section 3.7.1): what a SYN promises to take in one segment.
 //! Lowered to what fits the tunnel, it keeps both sides from sending what would have to be refused.
 
-use crate::wire::{Ipv4Header, TcpHeader};
+use crate::wire::{IpHeader, TcpHeader};
 
 /// Kind of the option that ends the list.
 const END: u8 = 0;
@@ -15,10 +15,10 @@ const MSS_LEN: usize = 4;
 /// verifier's work small.
 const MAX_LOOKED_AT: usize = 8;
 
-/// The largest segment whose packet has at most `mtu` bytes, with headers without options.
+/// The largest segment whose packet of IP version `H` has at most `mtu` bytes, with headers without options.
 #[inline(always)]
-pub const fn for_mtu(mtu: u32) -> u16 {
-    let headers = (Ipv4Header::LEN + TcpHeader::LEN) as u32;
+pub const fn for_mtu<H: IpHeader>(mtu: u32) -> u16 {
+    let headers = (H::LEN + TcpHeader::LEN) as u32;
     let mss = mtu.saturating_sub(headers);
     if mss > u16::MAX as u32 { u16::MAX } else { mss as u16 }
 }
@@ -68,6 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::{Ipv4Header, Ipv6Header};
 
     fn options(bytes: &[u8]) -> ([u8; TcpHeader::MAX_OPTIONS], usize) {
         let mut options = [0; TcpHeader::MAX_OPTIONS];
@@ -106,9 +107,10 @@ mod tests {
 
     #[test]
     fn segments_fit_the_mtu() {
-        assert_eq!(for_mtu(1450), 1410);
-        assert_eq!(for_mtu(10), 0);
-        assert_eq!(for_mtu(100_000), u16::MAX);
+        assert_eq!(for_mtu::<Ipv4Header>(1450), 1410);
+        assert_eq!(for_mtu::<Ipv4Header>(10), 0);
+        assert_eq!(for_mtu::<Ipv6Header>(1430), 1370);
+        assert_eq!(for_mtu::<Ipv4Header>(100_000), u16::MAX);
     }
 
     proptest! {

@@ -6,15 +6,17 @@ use crate::{
     packet::Packet,
     vni::VniKey,
     wire::{
-        ArpPacket, EthHeader, Ipv4Header, UdpHeader, VxlanHeader,
-        eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4},
+        ArpPacket, EthHeader, IpHeader, Ipv4Header, Ipv6Header, NeighbourMessage, UdpHeader, VxlanHeader,
+        eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION},
         ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
+        ipv6::PROTOCOL_ICMPV6,
     },
 };
 
 /// Offset of the IP header behind an Ethernet header.
 pub const L3: usize = EthHeader::LEN;
-/// Offset of the UDP header of a tunnel packet without IP options.
+/// Offset of the UDP header of a tunnel packet over Ethernet and IPv4 without options.
 pub const OUTER_UDP: usize = L3 + Ipv4Header::LEN;
 /// Offset of the VXLAN header.
 pub const VXLAN: usize = OUTER_UDP + UdpHeader::LEN;
@@ -24,52 +26,65 @@ pub const INNER_ETH: usize = VXLAN + VxlanHeader::LEN;
 pub const INNER_L3: usize = INNER_ETH + EthHeader::LEN;
 /// Bytes that VXLAN over IPv4 puts in front of the inner IP header, and takes from the uplink's MTU: outer
 /// IP, UDP, VXLAN, inner Ethernet.
-pub const VXLAN_V4_OVERHEAD: u32 = (INNER_L3 - EthHeader::LEN) as u32;
+pub const VXLAN_V4_OVERHEAD: u32 = vxlan_overhead::<Ipv4Header>() as u32;
+/// The same over IPv6.
+pub const VXLAN_V6_OVERHEAD: u32 = vxlan_overhead::<Ipv6Header>() as u32;
 
-/// An Ethernet frame with IPv4 in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The Ethernet header.
-    pub eth: EthHeader,
-    /// The first 20 bytes of the IPv4 header.
-    pub ip: Ipv4Header,
+/// Bytes that VXLAN over `O` puts in front of the inner IP header, and takes from the uplink's MTU.
+#[inline(always)]
+pub const fn vxlan_overhead<O: IpHeader>() -> usize {
+    O::LEN + UdpHeader::LEN + VxlanHeader::LEN + EthHeader::LEN
 }
 
-/// Reads an IPv4 frame; `None` for anything else, malformed IPv4 included: judging that is the kernel's
-/// business until the packet turns out to be ours. An aggregate (`gso_size` not 0) may be longer than its total
-/// length can tell, which is zero then (BIG TCP, kernel >= 6.3).
+/// An Ethernet frame with IP in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<H> {
+    /// The Ethernet header.
+    pub eth: EthHeader,
+    /// The IP header, without options.
+    pub ip: H,
+}
+
+/// Reads a frame with an IP header of type `H`; `None` for anything else, malformed IP included: judging that is the
+/// kernel's business until the packet turns out to be ours. An aggregate (`gso_size` not 0) may be longer than its
+/// header can tell, which then claims no payload at all (BIG TCP; kernel >= 6.3 for IPv4, >= 5.19 for IPv6).
 #[inline(always)]
-pub fn ipv4_frame<P: Packet + ?Sized>(packet: &P, gso_size: u32) -> Option<Frame> {
+pub fn frame<P: Packet + ?Sized, H: IpHeader>(packet: &P, gso_size: u32) -> Option<Frame<H>> {
     let eth: EthHeader = packet.read(0)?;
-    if eth.ethertype != ETHERTYPE_IPV4 {
+    if eth.ethertype != H::ETHERTYPE {
         return None;
     }
-    let ip: Ipv4Header = packet.read(L3)?;
-    let total = match ip.total_len.get() as usize {
-        0 if gso_size != 0 => packet.len() - L3,
-        total => total,
-    };
-    if ip.version_ihl >> 4 != 4 || ip.header_len() < Ipv4Header::LEN || total < ip.header_len() {
+    let ip: H = packet.read(L3)?;
+    let claimed = ip.packet_len();
+    let total = if gso_size != 0 && is_unknown::<H>(claimed) { packet.len() - L3 } else { claimed };
+    if !ip.is_sane() || total < ip.header_len() {
         return None;
     }
     (L3 + total <= packet.len()).then_some(Frame { eth, ip })
 }
 
-/// The outer headers of a UDP datagram that may be a tunnel packet.
+/// True for the length of a packet that does not tell it: IPv4 says 0, IPv6 that nothing follows its header.
+#[inline(always)]
+fn is_unknown<H: IpHeader>(packet_len: usize) -> bool {
+    packet_len == 0 || (packet_len == H::LEN && H::ETHERTYPE == ETHERTYPE_IPV6)
+}
+
+/// The outer headers of a UDP datagram that may be a tunnel packet, behind `LINK` bytes of link-layer header: those of
+/// Ethernet, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OuterUdp {
-    /// The outer IPv4 header.
-    pub ip: Ipv4Header,
+pub struct OuterUdp<O, const LINK: usize> {
+    /// The outer IP header.
+    pub ip: O,
     /// The outer UDP header.
     pub udp: UdpHeader,
 }
 
-impl OuterUdp {
+impl<O: IpHeader, const LINK: usize> OuterUdp<O, LINK> {
     /// True where these headers are all there is to judge. Fragments and IP options are the kernel's, which
     /// reassembles and judges them.
     #[inline(always)]
-    pub const fn is_plain(&self) -> bool {
-        self.ip.version_ihl == Ipv4Header::VERSION_IHL && !self.ip.is_fragment()
+    pub fn is_plain(&self) -> bool {
+        self.ip.is_plain()
     }
 
     /// The UDP destination port.
@@ -77,37 +92,47 @@ impl OuterUdp {
     pub const fn port(&self) -> Be16 {
         self.udp.dst_port
     }
+
+    /// Offset of the UDP header of a plain packet.
+    const UDP: usize = LINK + O::LEN;
+    /// Offset of its VXLAN header.
+    const VXLAN: usize = Self::UDP + UdpHeader::LEN;
+    /// Offset of its inner Ethernet header.
+    const INNER_ETH: usize = Self::VXLAN + VxlanHeader::LEN;
+    /// Offset of its inner IP header.
+    pub const INNER_L3: usize = Self::INNER_ETH + EthHeader::LEN;
 }
 
-/// Reads the first 20 bytes of an outer IPv4 header; `None` for everything else.
+/// Reads an outer IP header behind `LINK` bytes of link-layer header; `None` for everything else.
 #[inline(always)]
-pub fn outer_ipv4<P: Packet + ?Sized>(packet: &P) -> Option<Ipv4Header> {
-    let eth: EthHeader = packet.read(0)?;
-    if eth.ethertype != ETHERTYPE_IPV4 {
+pub fn outer_ip<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(packet: &P) -> Option<O> {
+    if LINK != 0 && packet.read::<EthHeader>(0)?.ethertype != O::ETHERTYPE {
         return None;
     }
-    packet.read::<Ipv4Header>(L3).filter(|ip| ip.version_ihl >> 4 == 4)
+    packet.read::<O>(LINK).filter(O::is_sane)
 }
 
 /// Reads the UDP header behind `ip`, which may be a first fragment or have options. `None` for everything that
 /// shows no UDP ports.
 #[inline(always)]
-pub fn outer_udp<P: Packet + ?Sized>(packet: &P, ip: Ipv4Header) -> Option<OuterUdp> {
-    if ip.protocol != PROTOCOL_UDP || ip.is_later_fragment() {
-        return None;
-    }
-    let udp = match ip.version_ihl {
-        Ipv4Header::VERSION_IHL => packet.read(OUTER_UDP)?,
-        _ if ip.header_len() > Ipv4Header::LEN => packet.read_at(L3 + ip.header_len())?,
-        _ => return None,
-    };
+pub fn outer_udp<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
+    packet: &P,
+    ip: O,
+) -> Option<OuterUdp<O, LINK>> {
+    let offset = ip.udp_offset(packet, LINK)?;
+    let udp = if offset == O::LEN { packet.read(LINK + O::LEN)? } else { packet.read_at(LINK + offset)? };
     Some(OuterUdp { ip, udp })
 }
 
 /// The VXLAN header of a first fragment, if it is all in there: what can be refused now need not be reassembled.
 #[inline(always)]
-pub fn first_vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Option<VxlanHeader> {
-    if outer.ip.version_ihl == Ipv4Header::VERSION_IHL { packet.read(VXLAN) } else { None }
+pub fn first_vxlan<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
+    packet: &P,
+    outer: &OuterUdp<O, LINK>,
+) -> Option<VxlanHeader> {
+    let offset = outer.ip.udp_offset(packet, LINK)?;
+    let at = LINK + offset + UdpHeader::LEN;
+    if offset == O::LEN { packet.read(OuterUdp::<O, LINK>::VXLAN) } else { packet.read_at(at) }
 }
 
 /// Checks the outer lengths and the VXLAN header of a datagram on one of our ports.
@@ -116,17 +141,29 @@ pub fn first_vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Option<V
 /// [`DropReason::OuterMalformed`] for lengths that contradict each other or leave no room for a VXLAN
 /// header, [`DropReason::VxlanFlags`] for a header this network does not use.
 #[inline(always)]
-pub fn vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Result<VniKey, DropReason> {
-    let ip_len = outer.ip.total_len.get() as usize;
+pub fn vxlan<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
+    packet: &P,
+    outer: &OuterUdp<O, LINK>,
+) -> Result<VniKey, DropReason> {
+    let ip_len = outer.ip.packet_len();
     let udp_len = outer.udp.len.get() as usize;
-    if L3 + ip_len > packet.len()
-        || udp_len + Ipv4Header::LEN > ip_len
+    if LINK + ip_len > packet.len()
+        || udp_len + O::LEN > ip_len
         || udp_len < UdpHeader::LEN + VxlanHeader::LEN
     {
         return Err(DropReason::OuterMalformed);
     }
-    let header: VxlanHeader = packet.read(VXLAN).ok_or(DropReason::OuterMalformed)?;
+    let header: VxlanHeader = packet.read(OuterUdp::<O, LINK>::VXLAN).ok_or(DropReason::OuterMalformed)?;
     if header.is_plain() { Ok(VniKey::from_wire(header.vni)) } else { Err(DropReason::VxlanFlags) }
+}
+
+/// An inner IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inner {
+    /// IPv4.
+    V4(Ipv4Header),
+    /// IPv6.
+    V6(Ipv6Header),
 }
 
 /// Checks the inner frame of a VXLAN packet: see [`inner`]. The outer lengths have been checked by [`vxlan`].
@@ -134,40 +171,44 @@ pub fn vxlan<P: Packet + ?Sized>(packet: &P, outer: &OuterUdp) -> Result<VniKey,
 /// # Errors
 /// As [`inner`].
 #[inline(always)]
-pub fn vxlan_inner<P: Packet + ?Sized>(
+pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
     packet: &P,
-    outer: &OuterUdp,
+    outer: &OuterUdp<O, LINK>,
     vtep_mac: Mac,
-) -> Result<Ipv4Header, DropReason> {
-    inner::<P, INNER_ETH>(packet, OUTER_UDP + outer.udp.len.get() as usize, vtep_mac)
+) -> Result<Inner, DropReason> {
+    let end = OuterUdp::<O, LINK>::UDP + outer.udp.len.get() as usize;
+    inner(packet, OuterUdp::<O, LINK>::INNER_ETH, end, vtep_mac)
 }
 
-/// Checks the frame that starts `ETH` bytes into a packet and was carried by a tunnel up to the byte `end`:
-/// addressed to this VTEP or to broadcast, IPv4, and as long as it says.
+/// Checks the frame that starts `eth` bytes into a packet and was carried by a tunnel up to the byte `end`:
+/// addressed to this VTEP or to broadcast, IP, and as long as it says.
 ///
 /// # Errors
 /// [`DropReason::InnerMalformed`], [`DropReason::InnerDestinationMac`] or [`DropReason::InnerProtocol`].
 #[inline(always)]
-pub fn inner<P: Packet + ?Sized, const ETH: usize>(
+pub fn inner<P: Packet + ?Sized>(
     packet: &P,
+    eth: usize,
     end: usize,
     vtep_mac: Mac,
-) -> Result<Ipv4Header, DropReason> {
-    let eth: EthHeader = packet.read(ETH).ok_or(DropReason::InnerMalformed)?;
-    if eth.dst != vtep_mac && eth.dst != Mac::BROADCAST {
+) -> Result<Inner, DropReason> {
+    let header: EthHeader = packet.read(eth).ok_or(DropReason::InnerMalformed)?;
+    if header.dst != vtep_mac && header.dst != Mac::BROADCAST {
         return Err(DropReason::InnerDestinationMac);
     }
-    if eth.ethertype != ETHERTYPE_IPV4 {
-        return Err(DropReason::InnerProtocol);
+    let l3 = eth + EthHeader::LEN;
+    match header.ethertype {
+        ETHERTYPE_IPV4 => inner_ip(packet, l3, end).map(Inner::V4),
+        ETHERTYPE_IPV6 => inner_ip(packet, l3, end).map(Inner::V6),
+        _ => Err(DropReason::InnerProtocol),
     }
-    let l3 = ETH + EthHeader::LEN;
-    let ip: Ipv4Header = packet.read(l3).ok_or(DropReason::InnerMalformed)?;
-    let total = ip.total_len.get() as usize;
-    if ip.version_ihl >> 4 != 4
-        || ip.header_len() < Ipv4Header::LEN
-        || total < ip.header_len()
-        || l3 + total > end
-    {
+}
+
+#[inline(always)]
+fn inner_ip<P: Packet + ?Sized, H: IpHeader>(packet: &P, l3: usize, end: usize) -> Result<H, DropReason> {
+    let ip: H = packet.read(l3).ok_or(DropReason::InnerMalformed)?;
+    let total = ip.packet_len();
+    if !ip.is_sane() || total < ip.header_len() || l3 + total > end {
         return Err(DropReason::InnerMalformed);
     }
     Ok(ip)
@@ -184,34 +225,64 @@ pub fn arp_sender<P: Packet + ?Sized>(packet: &P) -> Option<[u8; 4]> {
     Some(arp.sender)
 }
 
+/// The address that a frame claims by neighbour discovery (RFC 4861) to be its sender's own: the one that it
+/// advertises, or asks from. `None` for any other frame.
+#[inline(always)]
+pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Option<[u8; 16]> {
+    let eth: EthHeader = packet.read(0)?;
+    if eth.ethertype != ETHERTYPE_IPV6 {
+        return None;
+    }
+    let ip: Ipv6Header = packet.read(L3)?;
+    if ip.next_header != PROTOCOL_ICMPV6 {
+        return None;
+    }
+    let message: NeighbourMessage = packet.read(L3 + Ipv6Header::LEN)?;
+    match message.icmp_type {
+        NEIGHBOUR_ADVERTISEMENT => Some(message.target),
+        NEIGHBOUR_SOLICITATION => Some(ip.src),
+        _ => None,
+    }
+}
+
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the
 /// device will cut it (`gso_size` bytes of payload each, 0 for no aggregate). What trails behind the IP
 /// packet counts, since it is encapsulated with it. `None` where the transport header cannot be read, or
 /// the aggregate is of a kind we do not know.
 #[inline(always)]
-pub fn wire_ip_len<P: Packet + ?Sized>(packet: &P, frame: &Frame, gso_size: u32) -> Option<u32> {
+pub fn wire_ip_len<P: Packet + ?Sized, H: IpHeader>(
+    packet: &P,
+    frame: &Frame<H>,
+    gso_size: u32,
+) -> Option<u32> {
     if gso_size == 0 {
         return u32::try_from(packet.len().checked_sub(L3)?).ok();
     }
-    if frame.ip.version_ihl != Ipv4Header::VERSION_IHL {
+    if frame.ip.header_len() != H::LEN {
         return None;
     }
-    let transport = match frame.ip.protocol {
+    let transport = match frame.ip.protocol() {
         PROTOCOL_TCP => {
             // Data offset: the high nibble of byte 12, in 32-bit words (RFC 9293 section 3.1).
-            let offset: u8 = packet.read(L3 + Ipv4Header::LEN + 12)?;
+            let offset: u8 = packet.read(L3 + H::LEN + 12)?;
             u32::from(offset >> 4) * 4
         }
         PROTOCOL_UDP => UdpHeader::LEN as u32,
         _ => return None,
     };
-    Some(Ipv4Header::LEN as u32 + transport + gso_size)
+    Some(H::LEN as u32 + transport + gso_size)
 }
 
 /// The four bytes of `addr` under `mask`.
 #[inline(always)]
 pub const fn masked(addr: [u8; 4], mask: [u8; 4]) -> [u8; 4] {
     (u32::from_ne_bytes(addr) & u32::from_ne_bytes(mask)).to_ne_bytes()
+}
+
+/// The sixteen bytes of `addr` under `mask`.
+#[inline(always)]
+pub const fn masked_v6(addr: [u8; 16], mask: [u8; 16]) -> [u8; 16] {
+    (u128::from_ne_bytes(addr) & u128::from_ne_bytes(mask)).to_ne_bytes()
 }
 
 #[cfg(test)]

@@ -1,65 +1,108 @@
-//! What routers of the underlay say about tunnel packets that were too large for them (RFC 1191).
+//! What routers of the underlay say about tunnel packets that were too large for them (RFC 1191, RFC 8201).
 
 use crate::{
     Be16,
+    addr::MapIp,
     flow::SOURCE_PORTS,
-    map::MIN_PATH_MTU,
+    map::{MIN_PATH_MTU, MIN_PATH_MTU_V6},
     packet::Packet,
-    parse::OUTER_UDP,
     wire::{
-        FragNeededHeader, Ipv4Header, UdpHeader,
-        icmp::{FRAGMENTATION_NEEDED, UNREACHABLE},
-        ipv4::{FLAG_DF, PROTOCOL_ICMP, PROTOCOL_UDP},
+        FragNeededHeader, IpHeader, Ipv4Header, Ipv6Header, TooBigHeader, UdpHeader,
+        icmp::{FRAGMENTATION_NEEDED, PACKET_TOO_BIG, UNREACHABLE},
+        ipv4::{FLAG_DF, PROTOCOL_UDP},
     },
 };
 
-/// Offset of the ICMP header, behind an IP header without options.
-const ICMP: usize = OUTER_UDP;
-/// Offset of the quoted packet's IP header.
-const QUOTED_IP: usize = ICMP + FragNeededHeader::LEN;
-/// Offset of the quoted packet's UDP header, of which every router quotes all 8 bytes (RFC 792).
-const QUOTED_UDP: usize = QUOTED_IP + Ipv4Header::LEN;
-
-/// Bytes of such a message up to what is looked at.
-pub const LEN: usize = QUOTED_UDP + UdpHeader::LEN;
-
 /// A router could not forward a tunnel packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragNeeded {
-    /// The outer destination of what was too large, network order.
-    pub peer: [u8; 4],
+pub struct TooBig {
+    /// The outer destination of what was too large.
+    pub peer: MapIp,
     /// Its UDP destination port.
     pub port: Be16,
-    /// The largest outer packet that the path takes, bytes; never less than [`MIN_PATH_MTU`].
+    /// The largest outer packet that the path takes, bytes; never less than the version's least.
     pub mtu: u32,
 }
 
-/// Reads a "fragmentation needed" about a packet that may be a tunnel packet of ours: UDP from `ours` with DF and
+/// An IP version whose routers tell what is too large for them.
+pub trait PathMtuIp: IpHeader {
+    /// The version's least path MTU that is believed, bytes.
+    const LEAST: u32;
+
+    /// The MTU that an ICMP message at `at` tells; `None` for every other message.
+    fn told_mtu<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<u32>;
+
+    /// True for the header of a packet that routers must not cut up.
+    fn is_whole(&self) -> bool;
+}
+
+impl PathMtuIp for Ipv4Header {
+    const LEAST: u32 = MIN_PATH_MTU;
+
+    #[inline(always)]
+    fn told_mtu<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<u32> {
+        let icmp: FragNeededHeader = packet.read(at)?;
+        let told = icmp.icmp_type == UNREACHABLE && icmp.code == FRAGMENTATION_NEEDED;
+        told.then_some(u32::from(icmp.mtu.get()))
+    }
+
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        self.version_ihl == Self::VERSION_IHL && self.flags_fragment.get() == FLAG_DF
+    }
+}
+
+impl PathMtuIp for Ipv6Header {
+    const LEAST: u32 = MIN_PATH_MTU_V6;
+
+    #[inline(always)]
+    fn told_mtu<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<u32> {
+        let icmp: TooBigHeader = packet.read(at)?;
+        (icmp.icmp_type == PACKET_TOO_BIG).then_some(icmp.mtu.get())
+    }
+
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        self.is_sane()
+    }
+}
+
+/// Bytes of an ICMP header in front of the packet that it quotes, the same in both versions.
+const ICMP_LEN: usize = FragNeededHeader::LEN;
+const _: () = assert!(TooBigHeader::LEN == ICMP_LEN);
+
+/// Bytes of such a message, behind `link` bytes of link-layer header, up to what is looked at: the quoted packet's UDP
+/// header, of which every router quotes all 8 bytes (RFC 792).
+#[inline(always)]
+pub const fn len<O: IpHeader>(link: usize) -> usize {
+    link + 2 * O::LEN + ICMP_LEN + UdpHeader::LEN
+}
+
+/// Reads a router's word about a packet that may be a tunnel packet of ours: UDP from `ours`, never to be cut up, with
 /// a source port that tunnels use, larger than the MTU that it did not fit. Whether the destination is a
 /// peer and the port a tunnel's is left to the caller. The ICMP checksum is not verified: the values are bounded,
 /// and Ethernet has its own.
 #[inline(always)]
-pub fn frag_needed<P: Packet + ?Sized>(packet: &P, ip: &Ipv4Header, ours: [u8; 4]) -> Option<FragNeeded> {
-    if ip.version_ihl != Ipv4Header::VERSION_IHL || ip.protocol != PROTOCOL_ICMP || ip.is_fragment() {
+pub fn too_big<P: Packet + ?Sized, O: PathMtuIp, const LINK: usize>(
+    packet: &P,
+    ip: &O,
+    ours: O::Addr,
+) -> Option<TooBig> {
+    if !ip.is_plain() || ip.protocol() != O::ICMP {
         return None;
     }
-    let icmp: FragNeededHeader = packet.read(ICMP)?;
-    if icmp.icmp_type != UNREACHABLE || icmp.code != FRAGMENTATION_NEEDED {
-        return None;
-    }
-    let quoted: Ipv4Header = packet.read(QUOTED_IP)?;
-    let udp: UdpHeader = packet.read(QUOTED_UDP)?;
-    let ours = quoted.version_ihl == Ipv4Header::VERSION_IHL
-        && quoted.protocol == PROTOCOL_UDP
-        && quoted.src == ours
-        && quoted.flags_fragment.get() == FLAG_DF
+    let mtu = O::told_mtu(packet, LINK + O::LEN)?;
+    let quoted: O = packet.read(LINK + O::LEN + ICMP_LEN)?;
+    let udp: UdpHeader = packet.read(LINK + 2 * O::LEN + ICMP_LEN)?;
+    let ours = quoted.is_whole()
+        && quoted.protocol() == PROTOCOL_UDP
+        && quoted.src() == ours
         && udp.src_port.get() >= *SOURCE_PORTS.start();
-    if !ours || icmp.mtu.get() >= quoted.total_len.get() {
+    if !ours || mtu as usize >= quoted.packet_len() {
         return None;
     }
-    let mtu = u32::from(icmp.mtu.get());
-    let mtu = if mtu < MIN_PATH_MTU { MIN_PATH_MTU } else { mtu };
-    Some(FragNeeded { peer: quoted.dst, port: udp.dst_port, mtu })
+    let mtu = if mtu < O::LEAST { O::LEAST } else { mtu };
+    Some(TooBig { peer: O::map_ip(quoted.dst()), port: udp.dst_port, mtu })
 }
 
 #[cfg(test)]
@@ -67,7 +110,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{parse::L3, wire::EthHeader};
+    use crate::{
+        parse::L3,
+        wire::{EthHeader, ipv4::PROTOCOL_ICMP},
+    };
+
+    const LEN: usize = len::<Ipv4Header>(L3);
 
     const OURS: [u8; 4] = [192, 0, 2, 1];
     const PEER: [u8; 4] = [192, 0, 2, 2];
@@ -94,7 +142,7 @@ mod tests {
         }
     }
 
-    fn read(message: &Message) -> Option<FragNeeded> {
+    fn read(message: &Message) -> Option<TooBig> {
         let ip = Ipv4Header { version_ihl: 0x45, protocol: PROTOCOL_ICMP, ..Ipv4Header::default() };
         let mut packet = vec![0; EthHeader::LEN];
         packet.extend_from_slice(bytemuck::bytes_of(&ip));
@@ -103,14 +151,14 @@ mod tests {
         packet.extend_from_slice(bytemuck::bytes_of(&message.udp));
         assert_eq!((packet.len(), L3), (LEN, EthHeader::LEN));
         for len in 0..LEN {
-            assert_eq!(frag_needed(&packet[..len], &ip, OURS), None, "cut to {len} bytes");
+            assert_eq!(too_big::<_, _, L3>(&packet[..len], &ip, OURS), None, "cut to {len} bytes");
         }
-        frag_needed(packet.as_slice(), &ip, OURS)
+        too_big::<_, _, L3>(packet.as_slice(), &ip, OURS)
     }
 
     #[test]
     fn a_router_tells_its_mtu() {
-        let told = FragNeeded { peer: PEER, port: Be16::new(4789), mtu: 1400 };
+        let told = TooBig { peer: MapIp::v4(PEER), port: Be16::new(4789), mtu: 1400 };
         assert_eq!(read(&message()), Some(told));
     }
 
@@ -143,11 +191,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_router_tells_its_mtu_over_ipv6() {
+        let (ours, peer) = ([0x20; 16], [0x21; 16]);
+        let ip = Ipv6Header {
+            version_class_flow: Ipv6Header::first_word(0),
+            next_header: 58,
+            ..Ipv6Header::default()
+        };
+        let quoted = Ipv6Header { payload_len: Be16::new(1460), next_header: 17, src: ours, dst: peer, ..ip };
+        let udp = UdpHeader { src_port: Be16::new(50_000), dst_port: Be16::new(4789), ..Default::default() };
+        let told = |mtu: u32, quoted: Ipv6Header| {
+            let icmp = TooBigHeader { icmp_type: 2, mtu: crate::Be32::new(mtu), ..Default::default() };
+            let headers = [
+                bytemuck::bytes_of(&ip),
+                bytemuck::bytes_of(&icmp),
+                bytemuck::bytes_of(&quoted),
+                bytemuck::bytes_of(&udp),
+            ];
+            let packet = headers.concat();
+            assert_eq!(packet.len(), len::<Ipv6Header>(0));
+            for len in 0..packet.len() {
+                assert_eq!(too_big::<_, _, 0>(&packet[..len], &ip, ours), None, "cut to {len} bytes");
+            }
+            too_big::<_, _, 0>(packet.as_slice(), &ip, ours)
+        };
+        let word = |mtu| Some(TooBig { peer: MapIp { bytes: peer }, port: Be16::new(4789), mtu });
+        assert_eq!(told(1400, quoted), word(1400));
+        assert_eq!(told(576, quoted), word(1280), "no link of IPv6 carries less");
+        assert_eq!(told(1500, quoted), None, "it would have fitted");
+        assert_eq!(told(1400, Ipv6Header { src: peer, ..quoted }), None);
+        assert_eq!(told(1400, Ipv6Header { next_header: 44, ..quoted }), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
             let ip = Ipv4Header { version_ihl: 0x45, protocol: PROTOCOL_ICMP, ..Ipv4Header::default() };
-            let _ = frag_needed(bytes.as_slice(), &ip, OURS);
+            let _ = too_big::<_, _, L3>(bytes.as_slice(), &ip, OURS);
         }
     }
 }

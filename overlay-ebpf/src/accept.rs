@@ -4,15 +4,36 @@
 use overlay_common::{
     Be16, DropReason,
     addr::MapIp,
-    checksum, ecn,
-    map::{Node, PeerKey},
+    ecn,
+    map::{Node, PeerKey, Uplink},
     packet::Packet,
-    parse::{self, OuterUdp},
+    parse::{self, Inner, OuterUdp},
+    path_mtu::PathMtuIp,
     vni::VniKey,
-    wire::{Ipv4Header, ipv4},
+    wire::{Ipv4Header, Ipv6Header},
 };
 
-use crate::maps;
+use crate::{carried::Carried, maps};
+
+/// An IP version of the underlay.
+pub(crate) trait Outer: PathMtuIp {
+    /// Our own address, to which peers send.
+    fn own(uplink: &Uplink) -> Self::Addr;
+}
+
+impl Outer for Ipv4Header {
+    #[inline(always)]
+    fn own(uplink: &Uplink) -> [u8; 4] {
+        uplink.v4
+    }
+}
+
+impl Outer for Ipv6Header {
+    #[inline(always)]
+    fn own(uplink: &Uplink) -> [u8; 16] {
+        uplink.v6
+    }
+}
 
 /// Who sent a tunnel packet.
 #[derive(Clone, Copy)]
@@ -24,13 +45,8 @@ pub(crate) struct Sender {
 impl Sender {
     /// Finds the peer that sends with a VNI from an address. `None` for what another owner of the port may know.
     #[inline(always)]
-    pub(crate) fn find(
-        vni: VniKey,
-        addr: [u8; 4],
-        port: Be16,
-        node: &Node,
-    ) -> Result<Option<Self>, DropReason> {
-        match maps::peer(PeerKey { vni, ip: MapIp::v4(addr) }) {
+    pub(crate) fn find(vni: VniKey, ip: MapIp, port: Be16, node: &Node) -> Result<Option<Self>, DropReason> {
+        match maps::peer(PeerKey { vni, ip }) {
             Ok(peer) => Ok(Some(Self { peer: peer.id, network: peer.network })),
             Err(_) if vni != node.vni && maps::port_is_shared(port) => Ok(None),
             Err(reason) => Err(reason),
@@ -40,14 +56,21 @@ impl Sender {
     /// Judges an inner packet: a peer speaks for its own subnets only. Returns the TOS byte that the inner header
     /// is to have.
     #[inline(always)]
-    pub(crate) fn may_send(&self, inner: &Ipv4Header, outer_tos: u8) -> Result<u8, DropReason> {
-        if ipv4::is_martian_source(inner.src) || ipv4::is_martian_destination(inner.dst) {
+    pub(crate) fn may_send(&self, inner: &Inner, outer_tos: u8) -> Result<u8, DropReason> {
+        match inner {
+            Inner::V4(inner) => self.may_send_ip(inner, outer_tos),
+            Inner::V6(inner) => self.may_send_ip(inner, outer_tos),
+        }
+    }
+
+    #[inline(always)]
+    fn may_send_ip<H: Carried>(&self, inner: &H, outer_tos: u8) -> Result<u8, DropReason> {
+        let src = inner.src();
+        if H::is_martian_source(src) || H::is_martian_destination(inner.dst()) {
             return Err(DropReason::InnerMartian);
         }
-        maps::route(self.network, inner.src)
-            .filter(|route| route.peer == self.peer)
-            .ok_or(DropReason::InnerSource)?;
-        ecn::inner_tos(outer_tos, inner.tos)
+        H::route(self.network, src).filter(|route| route.peer == self.peer).ok_or(DropReason::InnerSource)?;
+        ecn::inner_tos(outer_tos, inner.tos())
     }
 }
 
@@ -55,14 +78,17 @@ impl Sender {
 pub(crate) struct Accepted {
     pub(crate) sender: Sender,
     /// The inner header as it came.
-    pub(crate) inner: Ipv4Header,
+    pub(crate) inner: Inner,
     /// The TOS byte that it is to have.
     pub(crate) tos: u8,
 }
 
 /// The UDP header of a packet to one of our tunnels.
 #[inline(always)]
-pub(crate) fn tunnel<P: Packet>(packet: &P, ip: Ipv4Header) -> Option<(OuterUdp, &'static Node)> {
+pub(crate) fn tunnel<P: Packet, O: Outer, const LINK: usize>(
+    packet: &P,
+    ip: O,
+) -> Option<(OuterUdp<O, LINK>, &'static Node)> {
     let outer = parse::outer_udp(packet, ip)?;
     let node = maps::node()?;
     maps::is_tunnel_port(node, outer.port()).then_some((outer, node))
@@ -70,25 +96,18 @@ pub(crate) fn tunnel<P: Packet>(packet: &P, ip: Ipv4Header) -> Option<(OuterUdp,
 
 /// Judges a tunnel packet without fragments and IP options. `None` for what another owner of the port may know.
 #[inline(always)]
-pub(crate) fn plain<P: Packet>(
+pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
     packet: &P,
-    outer: &OuterUdp,
+    outer: &OuterUdp<O, LINK>,
     node: &Node,
 ) -> Result<Option<Accepted>, DropReason> {
     let vni = match parse::vxlan(packet, outer) {
         Err(DropReason::VxlanFlags) if maps::port_is_shared(outer.port()) => return Ok(None),
         vni => vni?,
     };
-    let Some(sender) = Sender::find(vni, outer.ip.src, outer.port(), node)? else { return Ok(None) };
+    let src = O::map_ip(outer.ip.src());
+    let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
     let inner = parse::vxlan_inner(packet, outer, node.vtep_mac)?;
-    let tos = sender.may_send(&inner, outer.ip.tos)?;
+    let tos = sender.may_send(&inner, outer.ip.tos())?;
     Ok(Some(Accepted { sender, inner, tos }))
-}
-
-/// Gives a header another TOS byte, and the checksum to go with it.
-#[inline(always)]
-pub(crate) fn remark(ip: &mut Ipv4Header, tos: u8) {
-    let word = |tos: u8| u16::from_be_bytes([ip.version_ihl, tos]);
-    ip.checksum = Be16::new(checksum::update(ip.checksum.get(), word(ip.tos), word(tos)));
-    ip.tos = tos;
 }

@@ -3,21 +3,24 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    Be16, DropReason,
-    addr::MapIp,
-    ecn,
+    Be16, DropReason, ecn,
     handover::Record,
-    map::{DecapState, Direction, Node, PeerKey},
+    map::{DecapState, Direction, Node, PeerKey, Uplink},
     mark,
     packet::Packet,
-    parse::{self, INNER_L3, L3, OUTER_UDP, OuterUdp, VXLAN_V4_OVERHEAD},
+    parse::{self, Inner, L3, OuterUdp, vxlan_overhead},
     template::DECAP_FLAGS,
     vni::VniKey,
-    wire::{EthHeader, Ipv4Header, UdpHeader, ipv4},
+    wire::{
+        EthHeader, IpHeader, Ipv4Header, Ipv6Header, UdpHeader, VxlanHeader,
+        eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        ipv4,
+    },
 };
 
 use crate::{
-    accept::{self, Accepted, Sender},
+    accept::{self, Outer, Sender},
+    carried::Carried,
     deliver::{self, Destination},
     maps, mss,
     packet::{Skb, Tag},
@@ -25,63 +28,96 @@ use crate::{
     verdict::Verdict,
 };
 
-/// A packet that came in on the uplink.
+/// Bytes of link-layer header on an uplink that has none.
+const BARE: usize = 0;
+
+/// A packet that came in on an uplink with Ethernet headers.
 #[inline(always)]
 pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    let incoming = match handed_over(&skb) {
-        Some(record) => Some(Incoming::from_xdp(&skb, &record)?),
-        None => Incoming::from_wire(&skb)?,
-    };
-    let Some(Incoming { sender, mut inner, tos, port }) = incoming else { return Ok(Verdict::Pass) };
-    let arrival = Arrival::find(&skb, sender, &inner)?;
-    let bytes = u64::from(inner.total_len.get());
-    if let Some(port) = port {
-        if arrival.needs_device(&skb, &inner)
-            || skb.adjust_room(-(VXLAN_V4_OVERHEAD as i32), DECAP_FLAGS).is_err()
-        {
-            return if leave_to_device(&skb, port) {
-                Ok(Verdict::Pass)
-            } else {
-                Err(DropReason::DecapFailed)
-            };
-        }
-        skb.outer_checksum_removed();
-        if tos != inner.tos {
-            accept::remark(&mut inner, tos);
-            skb.store(L3, &inner).map_err(|_| DropReason::DecapFailed)?;
-        }
+    if let Some(record) = handed_over(&skb) {
+        return Incoming::from_xdp(&skb, &record)?.arrive::<L3>(&skb);
     }
-    arrival.hand_over(&skb, &inner, bytes)
+    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(Verdict::Pass) };
+    // A tagged frame is another interface's.
+    if !skb.is_for_us() || skb.untag() != Tag::None {
+        return Ok(Verdict::Pass);
+    }
+    skb.pull(L3 + OUTER_HEADERS);
+    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(Verdict::Pass) };
+    from_wire::<L3>(&skb, uplink, eth.ethertype)
+}
+
+/// A packet that came in on an uplink without Ethernet headers.
+#[inline(always)]
+pub(crate) fn from_l3_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
+    let skb = Skb::new(ctx);
+    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(Verdict::Pass) };
+    skb.pull(OUTER_HEADERS);
+    from_wire::<BARE>(&skb, uplink, skb.protocol())
+}
+
+/// Bytes of the longest headers that are read before the packet is known to be ours.
+const OUTER_HEADERS: usize = Ipv6Header::LEN + UdpHeader::LEN + UdpHeader::LEN;
+
+#[inline(always)]
+fn from_wire<const LINK: usize>(
+    skb: &Skb<'_>,
+    uplink: &Uplink,
+    ethertype: Be16,
+) -> Result<Verdict, DropReason> {
+    let incoming = match ethertype {
+        ETHERTYPE_IPV4 => Incoming::from_wire::<Ipv4Header, LINK>(skb, uplink)?,
+        ETHERTYPE_IPV6 => Incoming::from_wire::<Ipv6Header, LINK>(skb, uplink)?,
+        _ => None,
+    };
+    match incoming {
+        Some(incoming) => incoming.arrive::<LINK>(skb),
+        None => Ok(Verdict::Pass),
+    }
+}
+
+/// The outer headers of a packet, still to be stripped.
+#[derive(Clone, Copy)]
+struct Wrapping {
+    /// The UDP port that it was sent to.
+    port: Be16,
+    /// Bytes, the inner Ethernet header included.
+    len: usize,
+    /// EtherType of the outer IP version.
+    ethertype: Be16,
 }
 
 /// A packet that may come in, if it has a destination here.
 struct Incoming {
     sender: Sender,
-    inner: Ipv4Header,
+    inner: Inner,
     /// The TOS byte that the inner header is to have.
     tos: u8,
-    /// The UDP port of a tunnel packet that is still to be stripped.
-    port: Option<Be16>,
+    wrapping: Option<Wrapping>,
 }
 
 impl Incoming {
     /// `None` for what is not ours, or better handled by the kernel.
     #[inline(always)]
-    fn from_wire(skb: &Skb<'_>) -> Result<Option<Self>, DropReason> {
-        let Some((outer, node)) = tunnel_packet(skb) else { return Ok(None) };
+    fn from_wire<O: Outer, const LINK: usize>(
+        skb: &Skb<'_>,
+        uplink: &Uplink,
+    ) -> Result<Option<Self>, DropReason> {
+        let Some((outer, node)) = tunnel_packet::<O, LINK>(skb, uplink) else { return Ok(None) };
         if !outer.is_plain() {
             refuse_early(skb, &outer, node)?;
             leave_to_device(skb, outer.port());
             return Ok(None);
         }
-        skb.pull(INNER_L3 - L3 + mss::LEN);
+        skb.pull(OuterUdp::<O, LINK>::INNER_L3 - L3 + mss::LEN);
+        let wrapping = Wrapping { port: outer.port(), len: vxlan_overhead::<O>(), ethertype: O::ETHERTYPE };
         let accepted = accept::plain(skb, &outer, node)?;
-        Ok(accepted.map(|Accepted { sender, inner, tos }| Self {
-            sender,
-            inner,
-            tos,
-            port: Some(outer.port()),
+        Ok(accepted.map(|accepted| Self {
+            sender: accepted.sender,
+            inner: accepted.inner,
+            tos: accepted.tos,
+            wrapping: Some(wrapping),
         }))
     }
 
@@ -94,10 +130,54 @@ impl Incoming {
             return Err(DropReason::NotFromUplink);
         }
         skb.pull(mss::LEN);
-        let inner = parse::ipv4_frame(skb, skb.gso_size()).ok_or(DropReason::InnerMalformed)?.ip;
+        let gso_size = skb.gso_size();
+        let v4 = parse::frame::<_, Ipv4Header>(skb, gso_size).map(|frame| Inner::V4(frame.ip));
+        let v6 = || parse::frame::<_, Ipv6Header>(skb, gso_size).map(|frame| Inner::V6(frame.ip));
+        let inner = v4.or_else(v6).ok_or(DropReason::InnerMalformed)?;
+        let tos = match &inner {
+            Inner::V4(ip) => ip.tos(),
+            Inner::V6(ip) => ip.tos(),
+        };
         let sender = Sender { peer: record.peer, network: record.network };
-        Ok(Self { sender, tos: inner.tos, inner, port: None })
+        Ok(Self { sender, tos, inner, wrapping: None })
     }
+
+    #[inline(always)]
+    fn arrive<const LINK: usize>(self, skb: &Skb<'_>) -> Result<Verdict, DropReason> {
+        let Self { sender, inner, tos, wrapping } = self;
+        match inner {
+            Inner::V4(inner) => arrive::<_, LINK>(skb, sender, inner, tos, wrapping),
+            Inner::V6(inner) => arrive::<_, LINK>(skb, sender, inner, tos, wrapping),
+        }
+    }
+}
+
+/// Strips the outer headers, where they are there, and hands the packet over.
+#[inline(always)]
+fn arrive<H: Carried, const LINK: usize>(
+    skb: &Skb<'_>,
+    sender: Sender,
+    mut inner: H,
+    tos: u8,
+    wrapping: Option<Wrapping>,
+) -> Result<Verdict, DropReason> {
+    let arrival = Arrival::find(skb, sender, &inner)?;
+    let bytes = inner.packet_len() as u64;
+    if let Some(Wrapping { port, len, ethertype }) = wrapping {
+        let flags = if ethertype == H::ETHERTYPE { DECAP_FLAGS } else { DECAP_FLAGS | H::DECAP_TO };
+        if arrival.needs_device(skb, &inner) || skb.adjust_room(-(len as i32), flags).is_err() {
+            return if leave_to_device(skb, port) { Ok(Verdict::Pass) } else { Err(DropReason::DecapFailed) };
+        }
+        skb.outer_checksum_removed();
+        if LINK == BARE {
+            skb.add_ethernet().map_err(|_| DropReason::DecapFailed)?;
+        }
+        if tos != inner.tos() {
+            inner.set_tos(tos);
+            skb.store(L3, &inner).map_err(|_| DropReason::DecapFailed)?;
+        }
+    }
+    arrival.hand_over(skb, &inner, bytes)
 }
 
 /// The record that `uplink_decap` put in front of a packet, where it runs on this uplink and the record is its.
@@ -133,33 +213,39 @@ pub(crate) fn from_device(ctx: &TcContext) -> Result<Verdict, DropReason> {
         return Err(DropReason::NotFromUplink);
     };
     let [_, a, b, c] = vni.to_be_bytes();
-    let key = PeerKey { vni: VniKey::from_wire([a, b, c]), ip: MapIp::v4(remote) };
+    let key = PeerKey { vni: VniKey::from_wire([a, b, c]), ip: remote };
     let peer = maps::peer(key)?;
     let sender = Sender { peer: peer.id, network: peer.network };
     skb.pull(mss::LEN);
-    let inner = parse::inner::<_, 0>(&skb, skb.len(), node.vtep_mac)?;
+    let inner = parse::inner(&skb, 0, skb.len(), node.vtep_mac)?;
     sender.may_send(&inner, ecn::NOT_ECT)?;
-    let arrival = Arrival::find(&skb, sender, &inner)?;
+    match inner {
+        Inner::V4(inner) => from_device_ip(&skb, sender, inner),
+        Inner::V6(inner) => from_device_ip(&skb, sender, inner),
+    }
+}
+
+#[inline(always)]
+fn from_device_ip<H: Carried>(skb: &Skb<'_>, sender: Sender, inner: H) -> Result<Verdict, DropReason> {
+    let arrival = Arrival::find(skb, sender, &inner)?;
     skb.set_mark(0);
     skb.take_as_ours();
-    arrival.hand_over(&skb, &inner, u64::from(inner.total_len.get()))
+    arrival.hand_over(skb, &inner, inner.packet_len() as u64)
 }
 
 /// The outer headers and this host, where the packet is addressed to one of our tunnels.
 #[inline(always)]
-fn tunnel_packet(skb: &Skb<'_>) -> Option<(OuterUdp, &'static Node)> {
-    let uplink = maps::uplink(skb.ifindex())?;
-    // A tagged frame is another interface's.
-    if !skb.is_for_us() || skb.untag() != Tag::None {
+fn tunnel_packet<O: Outer, const LINK: usize>(
+    skb: &Skb<'_>,
+    uplink: &Uplink,
+) -> Option<(OuterUdp<O, LINK>, &'static Node)> {
+    let ip: O = parse::outer_ip::<_, _, LINK>(skb)?;
+    let ours = O::own(uplink);
+    if ip.dst() != ours {
         return None;
     }
-    skb.pull(OUTER_UDP + UdpHeader::LEN);
-    let ip = parse::outer_ipv4(skb)?;
-    if ip.dst != uplink.addr {
-        return None;
-    }
-    if ip.protocol == ipv4::PROTOCOL_ICMP {
-        path_mtu::learn(skb, &ip, uplink.addr);
+    if ip.protocol() == O::ICMP {
+        path_mtu::learn::<O, LINK>(skb, &ip, ours);
         return None;
     }
     accept::tunnel(skb, ip)
@@ -168,13 +254,18 @@ fn tunnel_packet(skb: &Skb<'_>) -> Option<(OuterUdp, &'static Node)> {
 /// Refuses a first fragment, or a packet with IP options, that the tunnel device would refuse later: here the
 /// refusal has a name, and nothing is reassembled in vain.
 #[inline(always)]
-fn refuse_early(skb: &Skb<'_>, outer: &OuterUdp, node: &Node) -> Result<(), DropReason> {
-    skb.pull(INNER_L3 - EthHeader::LEN);
+fn refuse_early<O: Outer, const LINK: usize>(
+    skb: &Skb<'_>,
+    outer: &OuterUdp<O, LINK>,
+    node: &Node,
+) -> Result<(), DropReason> {
+    skb.pull(LINK + O::LEN + UdpHeader::LEN + VxlanHeader::LEN);
     let Some(vxlan) = parse::first_vxlan(skb, outer) else { return Ok(()) };
     if !vxlan.is_plain() {
         return if maps::port_is_shared(outer.port()) { Ok(()) } else { Err(DropReason::VxlanFlags) };
     }
-    Sender::find(VniKey::from_wire(vxlan.vni), outer.ip.src, outer.port(), node).map(drop)
+    let src = O::map_ip(outer.ip.src());
+    Sender::find(VniKey::from_wire(vxlan.vni), src, outer.port(), node).map(drop)
 }
 
 /// Marks a tunnel packet, which is the kernel's then, for our tunnel device; false where we have none on the port.
@@ -196,8 +287,8 @@ struct Arrival {
 
 impl Arrival {
     #[inline(always)]
-    fn find(skb: &Skb<'_>, sender: Sender, inner: &Ipv4Header) -> Result<Self, DropReason> {
-        let destination = deliver::find(skb, sender.network, inner.dst)?;
+    fn find<H: Carried>(skb: &Skb<'_>, sender: Sender, inner: &H) -> Result<Self, DropReason> {
+        let destination = deliver::find::<H>(skb, sender.network, inner.dst())?;
         Ok(Self { sender, destination })
     }
 
@@ -205,21 +296,21 @@ impl Arrival {
     /// `bpf_skb_adjust_room` leaves it marked as a tunnel's (before kernel 7.2, and BPF_F_ADJ_ROOM_DECAP_L4_UDP), and
     /// it would be cut at the wrong places.
     #[inline(always)]
-    fn needs_device(&self, skb: &Skb<'_>, inner: &Ipv4Header) -> bool {
-        skb.gso_size() != 0 && (inner.protocol != ipv4::PROTOCOL_TCP || !self.destination.ends_here())
+    fn needs_device<H: Carried>(&self, skb: &Skb<'_>, inner: &H) -> bool {
+        skb.gso_size() != 0 && (inner.protocol() != ipv4::PROTOCOL_TCP || !self.destination.ends_here())
     }
 
     /// Hands the packet over, whose inner IP header now stands behind its Ethernet header.
     #[inline(always)]
-    fn hand_over(self, skb: &Skb<'_>, inner: &Ipv4Header, bytes: u64) -> Result<Verdict, DropReason> {
+    fn hand_over<H: Carried>(self, skb: &Skb<'_>, inner: &H, bytes: u64) -> Result<Verdict, DropReason> {
         let packets = skb.wire_packets();
         if mss::is_syn(skb, inner)
-            && let Some(route) = maps::route(self.sender.network, inner.src)
+            && let Some(route) = H::route(self.sender.network, inner.src())
             && let Ok(tunnel) = maps::tunnel(route.tunnel)
         {
-            mss::clamp(skb, tunnel.mtu);
+            mss::clamp::<H>(skb, tunnel.mtu);
         }
-        let verdict = deliver::to(skb, self.destination)?;
+        let verdict = deliver::to::<H>(skb, self.destination)?;
         maps::count_traffic(self.sender.peer, Direction::FromPeer, packets, bytes);
         Ok(verdict)
     }

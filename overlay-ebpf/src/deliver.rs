@@ -6,10 +6,10 @@ use overlay_common::{
     map::{EndpointKey, endpoint_flag},
     mark,
     vni::VniKey,
-    wire::{EthHeader, eth::ETHERTYPE_IPV4, ipv4},
+    wire::EthHeader,
 };
 
-use crate::{maps, packet::Skb, verdict::Verdict};
+use crate::{carried::Carried, maps, packet::Skb, verdict::Verdict};
 
 /// Where a packet goes on this host.
 #[derive(Clone, Copy)]
@@ -18,8 +18,8 @@ pub(crate) enum Destination {
     Endpoint { ifindex: u32, peer: bool, mac: Mac, gateway_mac: Mac },
     /// The bridge's own address.
     Host { bridge: u32, mac: Mac },
-    /// Nobody knows where on the bridge it is: the kernel asks by ARP, and the very first packet arrives.
-    Bridge { bridge: u32, addr: [u8; 4] },
+    /// Nobody knows where on the bridge it is: the kernel asks for it, and the very first packet arrives.
+    Bridge { bridge: u32, addr: MapIp },
 }
 
 impl Destination {
@@ -35,8 +35,9 @@ impl Destination {
 /// # Errors
 /// [`DropReason::InnerMulticast`] and [`DropReason::NotLocal`].
 #[inline(always)]
-pub(crate) fn find(skb: &Skb<'_>, vni: VniKey, addr: [u8; 4]) -> Result<Destination, DropReason> {
-    let key = EndpointKey { vni, ip: MapIp::v4(addr) };
+pub(crate) fn find<H: Carried>(skb: &Skb<'_>, vni: VniKey, addr: H::Addr) -> Result<Destination, DropReason> {
+    let ip = H::map_ip(addr);
+    let key = EndpointKey { vni, ip };
     // SAFETY: entries are preallocated; a torn read at worst misdelivers one packet at the moment an
     // endpoint moves, as the bridge would.
     if let Some(endpoint) = unsafe { maps::ENDPOINTS.get(key) } {
@@ -51,14 +52,14 @@ pub(crate) fn find(skb: &Skb<'_>, vni: VniKey, addr: [u8; 4]) -> Result<Destinat
             return Ok(Destination::Endpoint { ifindex, peer, mac, gateway_mac: endpoint.gateway_mac });
         }
     }
-    if ipv4::is_multicast_or_broadcast(addr) {
+    if H::is_group(addr) {
         return Err(DropReason::InnerMulticast);
     }
-    let subnet = maps::subnet(vni, addr).ok_or(DropReason::NotLocal)?;
-    if addr == subnet.broadcast {
+    let subnet = H::subnet(vni, addr).ok_or(DropReason::NotLocal)?;
+    if ip == subnet.broadcast {
         return Err(DropReason::InnerMulticast);
     }
-    Ok(Destination::Bridge { bridge: subnet.bridge, addr })
+    Ok(Destination::Bridge { bridge: subnet.bridge, addr: ip })
 }
 
 /// Addresses a decapsulated packet to its destination.
@@ -66,7 +67,7 @@ pub(crate) fn find(skb: &Skb<'_>, vni: VniKey, addr: [u8; 4]) -> Result<Destinat
 /// # Errors
 /// [`DropReason::DecapFailed`] where the Ethernet header cannot be written.
 #[inline(always)]
-pub(crate) fn to(skb: &Skb<'_>, destination: Destination) -> Result<Verdict, DropReason> {
+pub(crate) fn to<H: Carried>(skb: &Skb<'_>, destination: Destination) -> Result<Verdict, DropReason> {
     let (dst, src, verdict) = match destination {
         Destination::Endpoint { ifindex, peer: true, mac, gateway_mac } => {
             (mac, gateway_mac, Verdict::ToPeer { ifindex })
@@ -83,7 +84,7 @@ pub(crate) fn to(skb: &Skb<'_>, destination: Destination) -> Result<Verdict, Dro
             return Ok(Verdict::ToNeighbour { ifindex: bridge, next_hop: addr });
         }
     };
-    let eth = EthHeader { dst, src, ethertype: ETHERTYPE_IPV4 };
+    let eth = EthHeader { dst, src, ethertype: H::ETHERTYPE };
     skb.store(0, &eth).map_err(|_| DropReason::DecapFailed)?;
     Ok(verdict)
 }

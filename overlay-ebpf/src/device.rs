@@ -18,9 +18,8 @@ use crate::{maps, packet::Skb, verdict::Verdict};
 pub(crate) fn encap(skb: &Skb<'_>, tunnel: &Tunnel, tos: u8) -> Result<Verdict, DropReason> {
     let device = maps::tunnel_device(tunnel.port).filter(|device| device.ifindex != 0);
     let ifindex = device.ok_or(DropReason::EncapFailed)?.ifindex;
-    skb.store(0, &template::inner_eth(&tunnel.template)).map_err(|_| DropReason::EncapFailed)?;
-    let [.., a, b, c, d] = tunnel.remote.bytes;
-    skb.set_tunnel_key(tunnel.vni.get(), [a, b, c, d], tos, OUTER_TTL)
+    skb.store(0, &template::inner_eth(&tunnel.template, tunnel.template_len as usize))
         .map_err(|_| DropReason::EncapFailed)?;
+    skb.set_tunnel_key(tunnel, tos, OUTER_TTL).map_err(|_| DropReason::EncapFailed)?;
     Ok(Verdict::ToPort { ifindex })
 }

@@ -2,16 +2,20 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    DropReason, Mac, checksum, flow,
-    map::{Direction, Port, Route, TEMPLATE_BYTES, Tunnel, port_flag},
+    DropReason, Mac, flow,
+    map::{Direction, Port, TEMPLATE_BYTES, Tunnel, port_flag, tunnel_flag},
     mark,
     packet::Packet,
-    parse::{self, Frame, L3, masked},
+    parse::{self, Frame, L3},
     template::Stamp,
-    wire::{EthHeader, Ipv4Header, eth::ETHERTYPE_IPV4},
+    wire::{
+        EthHeader, Ipv4Header, Ipv6Header,
+        eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    },
 };
 
 use crate::{
+    carried::Carried,
     device, learn, local, maps, mss,
     packet::{Skb, Tag},
     verdict::Verdict,
@@ -33,22 +37,39 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
         Tag::Priority => return Err(DropReason::VlanStacked),
     }
     skb.pull(mss::LEN);
-    refuse_gateway_claim(&skb, port)?;
-    let Some(frame) = parse::ipv4_frame(&skb, skb.gso_size()) else { return Ok(Verdict::Pass) };
-    let sender = judge_sender(&skb, port, &frame);
+    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(Verdict::Pass) };
+    // No container is the bridge.
+    if eth.src == port.gateway_mac {
+        return Err(DropReason::GatewayClaimed);
+    }
+    match eth.ethertype {
+        ETHERTYPE_IPV4 => from_sender::<Ipv4Header>(&skb, port),
+        ETHERTYPE_IPV6 => {
+            refuse_gateway_claim::<Ipv6Header>(&skb, port)?;
+            from_sender::<Ipv6Header>(&skb, port)
+        }
+        ETHERTYPE_ARP => refuse_gateway_claim::<Ipv4Header>(&skb, port).map(|()| Verdict::Pass),
+        _ => Ok(Verdict::Pass),
+    }
+}
+
+#[inline(always)]
+fn from_sender<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<Verdict, DropReason> {
+    let Some(frame) = parse::frame::<_, H>(skb, skb.gso_size()) else { return Ok(Verdict::Pass) };
+    let sender = judge_sender(skb, port, &frame);
     // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
     if frame.eth.dst != port.gateway_mac {
-        return Ok(local::deliver(&skb, port, &frame, sender.is_ok()));
+        return Ok(local::deliver(skb, port, &frame, sender.is_ok()));
     }
-    let Some(route) = maps::route(port.vni, frame.ip.dst) else {
-        return refuse_forged_tunnel(&skb, &frame).map(|()| Verdict::Pass);
+    let Some(route) = H::route(port.vni, frame.ip.dst()) else {
+        return refuse_forged_tunnel(skb, &frame).map(|()| Verdict::Pass);
     };
     sender?;
     let tunnel = maps::tunnel(route.tunnel)?;
-    if !fast_path_takes(&skb, &frame, tunnel) {
+    if !fast_path_takes(skb, &frame, tunnel) {
         return Ok(Verdict::Pass);
     }
-    encap(&skb, &frame, tunnel, Hop::Forwarded)
+    encap(skb, &frame, tunnel, Way::Forwarded)
 }
 
 /// A packet that the kernel routed to a peer's subnet: the host's own, or one the fast path left to it.
@@ -56,26 +77,35 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
 pub(crate) fn from_host(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     skb.pull(mss::LEN);
-    let eth: Option<EthHeader> = skb.read(0);
-    if !eth.is_some_and(|eth| eth.dst == Mac::OVERLAY_NEIGHBOUR && eth.ethertype == ETHERTYPE_IPV4) {
+    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(Verdict::Pass) };
+    if eth.dst != Mac::OVERLAY_NEIGHBOUR {
         return Ok(Verdict::Pass);
     }
     let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
+    match eth.ethertype {
+        ETHERTYPE_IPV4 => from_kernel::<Ipv4Header>(&skb, port),
+        ETHERTYPE_IPV6 => from_kernel::<Ipv6Header>(&skb, port),
+        _ => Ok(Verdict::Pass),
+    }
+}
+
+#[inline(always)]
+fn from_kernel<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<Verdict, DropReason> {
     // Nobody else has the neighbour's MAC address: what is passed on would vanish in the bridge.
-    let frame = parse::ipv4_frame(&skb, skb.gso_size()).ok_or(DropReason::InnerMalformed)?;
-    let route: &Route = maps::route(port.vni, frame.ip.dst).ok_or(DropReason::NoRoute)?;
+    let frame = parse::frame::<_, H>(skb, skb.gso_size()).ok_or(DropReason::InnerMalformed)?;
+    let route = H::route(port.vni, frame.ip.dst()).ok_or(DropReason::NoRoute)?;
     // The peer believes only sources in our subnets; anything else would die there, unexplained.
-    if maps::subnet(port.vni, frame.ip.src).is_none() {
+    if H::subnet(port.vni, frame.ip.src()).is_none() {
         return Err(DropReason::SourceSpoofed);
     }
     let tunnel = maps::tunnel(route.tunnel)?;
     // What cannot be measured here, an aggregate in a nested tunnel say, the kernel has measured against the
     // route's MTU.
-    if wire_len(&skb, &frame).is_some_and(|len| len > tunnel.mtu) {
+    if wire_len(skb, &frame).is_some_and(|len| len > tunnel.mtu) {
         return Err(DropReason::MtuExceeded);
     }
     // Routing has taken the TTL already from what was forwarded, and nothing is due from the host's own.
-    encap(&skb, &frame, tunnel, Hop::Routed)
+    encap(skb, &frame, tunnel, Way::Routed)
 }
 
 /// True for what `uplink_ingress` sends up to the host through the bridge. The mark is taken off again.
@@ -89,32 +119,34 @@ fn is_for_host(skb: &Skb<'_>, port: &Port) -> bool {
     true
 }
 
-/// Refuses who says by ARP, or by the source of a frame, that it is the bridge. No container is.
+/// Refuses who says by ARP or neighbour discovery that it is the bridge.
 #[inline(always)]
-fn refuse_gateway_claim(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
-    let eth: Option<EthHeader> = skb.read(0);
-    let by_mac = eth.is_some_and(|eth| eth.src == port.gateway_mac);
-    let by_arp = parse::arp_sender(skb).is_some_and(|sender| sender == port.gateway);
-    if by_mac || by_arp { Err(DropReason::GatewayClaimed) } else { Ok(()) }
+fn refuse_gateway_claim<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
+    match H::claimed(skb) {
+        Some(addr) if H::is_gateway(port, addr) => Err(DropReason::GatewayClaimed),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses tunnel packets that a container makes itself for a peer's host. The host's own NAT would let them leave
 /// with this host's address, and the peer would believe what is in them. To containers of a peer they are
 /// packets like any other.
 #[inline(always)]
-fn refuse_forged_tunnel(skb: &Skb<'_>, frame: &Frame) -> Result<(), DropReason> {
-    let Some(outer) = parse::outer_udp(skb, frame.ip) else { return Ok(()) };
-    if maps::is_peers_tunnel(frame.ip.dst, outer.port()) { Err(DropReason::TunnelForged) } else { Ok(()) }
+fn refuse_forged_tunnel<H: Carried>(skb: &Skb<'_>, frame: &Frame<H>) -> Result<(), DropReason> {
+    let Some(outer) = parse::outer_udp::<_, H, L3>(skb, frame.ip) else { return Ok(()) };
+    let host = H::map_ip(frame.ip.dst());
+    if maps::is_peers_tunnel(host, outer.port()) { Err(DropReason::TunnelForged) } else { Ok(()) }
 }
 
 /// Whether the sender may use its source address. On a bridge port the endpoint table knows (and learns);
 /// on the bridge itself only the subnet can be told.
 #[inline(always)]
-fn judge_sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropReason> {
-    if masked(frame.ip.src, port.mask) != port.subnet {
+fn judge_sender<H: Carried>(skb: &Skb<'_>, port: &Port, frame: &Frame<H>) -> Result<(), DropReason> {
+    let src = frame.ip.src();
+    if !H::is_in_subnet(port, src) {
         return Err(DropReason::SourceSpoofed);
     }
-    if frame.ip.src == port.gateway {
+    if H::is_gateway(port, src) {
         return Err(DropReason::GatewayClaimed);
     }
     if port.flags & port_flag::BRIDGE != 0 { Ok(()) } else { learn::sender(skb, port, frame) }
@@ -126,22 +158,19 @@ fn judge_sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropRea
 /// host tracks connections, the kernel reassembles those that take the slow path, and would wait in vain for
 /// one that took the fast path.
 #[inline(always)]
-fn fast_path_takes(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel) -> bool {
-    frame.ip.version_ihl == Ipv4Header::VERSION_IHL
-        && !frame.ip.is_fragment()
-        && frame.ip.ttl > 1
-        && wire_len(skb, frame).is_some_and(|len| len <= tunnel.mtu)
+fn fast_path_takes<H: Carried>(skb: &Skb<'_>, frame: &Frame<H>, tunnel: &Tunnel) -> bool {
+    frame.ip.is_plain() && frame.ip.ttl() > 1 && wire_len(skb, frame).is_some_and(|len| len <= tunnel.mtu)
 }
 
 /// The size of the inner IP packets on the wire; `None` where that cannot be told.
 #[inline(always)]
-fn wire_len(skb: &Skb<'_>, frame: &Frame) -> Option<u32> {
+fn wire_len<H: Carried>(skb: &Skb<'_>, frame: &Frame<H>) -> Option<u32> {
     parse::wire_ip_len(skb, frame, skb.gso_size())
 }
 
-/// Whether this packet still owes the overlay hop its TTL.
+/// How a packet came here, and so whether it still owes the overlay a hop.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hop {
+enum Way {
     Forwarded,
     Routed,
 }
@@ -149,64 +178,58 @@ enum Hop {
 /// Puts the outer headers in front. A refusal by the kernel comes before they are there: then the kernel routes
 /// the packet, and what comes back from there refused again goes through the tunnel device.
 #[inline(always)]
-fn encap(skb: &Skb<'_>, frame: &Frame, tunnel: &Tunnel, hop: Hop) -> Result<Verdict, DropReason> {
+fn encap<H: Carried>(
+    skb: &Skb<'_>,
+    frame: &Frame<H>,
+    tunnel: &Tunnel,
+    way: Way,
+) -> Result<Verdict, DropReason> {
     let inner_len = skb.len() - L3;
     let packets = skb.wire_packets();
     let template_len = tunnel.template_len as usize;
     if mss::is_syn(skb, &frame.ip) {
-        mss::clamp(skb, tunnel.mtu);
+        mss::clamp::<H>(skb, tunnel.mtu);
     }
     // RFC 6040 section 4.1, normal mode: the outer header has the inner one's ECN bits, CE included.
-    let tos = frame.ip.tos;
+    let tos = frame.ip.tos();
     let outer_len = inner_len + template_len - L3;
-    if outer_len > 0xffff {
-        return through_device(skb, frame, tunnel, hop, packets);
+    if outer_len > 0xffff || tunnel.flags & tunnel_flag::UDP_CHECKSUM != 0 {
+        return through_device(skb, frame, tunnel, way, packets);
     }
-    let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(skb.flow_hash()) };
+    let hash = skb.flow_hash();
+    let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(hash) };
     let mut headers: [u8; TEMPLATE_BYTES] = tunnel.template;
     stamp.apply(&mut headers, template_len, tunnel.checksum);
     if skb.adjust_room(template_len as i32 - L3 as i32, tunnel.room_flags).is_err() {
-        return match hop {
-            Hop::Forwarded => Ok(Verdict::Pass),
-            Hop::Routed => through_device(skb, frame, tunnel, hop, packets),
+        return match way {
+            Way::Forwarded => Ok(Verdict::Pass),
+            Way::Routed => through_device(skb, frame, tunnel, way, packets),
         };
     }
     skb.store_headers(&headers, tunnel.template_len).map_err(|_| DropReason::EncapFailed)?;
-    match hop {
-        Hop::Forwarded => {
-            take_ttl(skb, template_len, &frame.ip).map_err(|_| DropReason::EncapFailed)?;
-        }
-        Hop::Routed => skb.forget_route(),
+    match way {
+        Way::Forwarded => frame.ip.take_hop(skb, template_len).map_err(|_| DropReason::EncapFailed)?,
+        Way::Routed => skb.forget_route(),
     }
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
-    let [.., a, b, c, d] = tunnel.next_hop.bytes;
-    Ok(Verdict::ToNeighbour { ifindex: tunnel.uplink, next_hop: [a, b, c, d] })
+    let hop = tunnel.hops[flow::hop(hash)];
+    Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop })
 }
 
 /// Leaves the outer headers to the tunnel device.
 #[inline(always)]
-fn through_device(
+fn through_device<H: Carried>(
     skb: &Skb<'_>,
-    frame: &Frame,
+    frame: &Frame<H>,
     tunnel: &Tunnel,
-    hop: Hop,
+    way: Way,
     packets: u64,
 ) -> Result<Verdict, DropReason> {
     let bytes = (skb.len() - L3) as u64;
-    if hop == Hop::Forwarded {
-        take_ttl(skb, L3, &frame.ip).map_err(|_| DropReason::EncapFailed)?;
+    if way == Way::Forwarded {
+        frame.ip.take_hop(skb, L3).map_err(|_| DropReason::EncapFailed)?;
     }
-    let verdict = device::encap(skb, tunnel, frame.ip.tos)?;
+    let verdict = device::encap(skb, tunnel, frame.ip.tos())?;
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, bytes);
     Ok(verdict)
-}
-
-/// Takes one from the TTL of the IP header at `offset`: the overlay is one hop.
-#[inline(always)]
-fn take_ttl(skb: &Skb<'_>, offset: usize, ip: &Ipv4Header) -> Result<(), i64> {
-    let ttl = ip.ttl - 1;
-    let word = |ttl: u8| u16::from_be_bytes([ttl, ip.protocol]);
-    let [high, low] = checksum::update(ip.checksum.get(), word(ip.ttl), word(ttl)).to_be_bytes();
-    // TTL, protocol and checksum stand next to each other: bytes 8 to 11.
-    skb.store(offset + 8, &[ttl, ip.protocol, high, low])
 }

@@ -4,15 +4,13 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use overlay_common::{
-    DropReason,
-    addr::MapIp,
+    DropReason, Mac,
     event::{ENDPOINT_MOVED, Event},
     map::{Endpoint, EndpointKey, EndpointSource, MAX_LEARNED_PER_PORT, Port, endpoint_flag, port_flag},
     parse::Frame,
-    wire::ipv4,
 };
 
-use crate::{clock, maps, packet::Skb};
+use crate::{carried::Carried, clock, maps, packet::Skb};
 
 /// Nanoseconds between two updates of an endpoint's `last_seen`.
 const SEEN_INTERVAL: u64 = 1_000_000_000;
@@ -25,8 +23,8 @@ const EVENT_INTERVAL: u32 = 100;
 /// # Errors
 /// [`DropReason::SourceSpoofed`], [`DropReason::SourceMacSpoofed`] and [`DropReason::PortFull`].
 #[inline(always)]
-pub(crate) fn sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), DropReason> {
-    let key = EndpointKey { vni: port.vni, ip: MapIp::v4(frame.ip.src) };
+pub(crate) fn sender<H: Carried>(skb: &Skb<'_>, port: &Port, frame: &Frame<H>) -> Result<(), DropReason> {
+    let key = EndpointKey { vni: port.vni, ip: H::map_ip(frame.ip.src()) };
     let now = clock::now();
     let Some(known) = maps::ENDPOINTS.get_ptr_mut(key) else {
         return learn(skb, port, frame, key, now, u64::from(BPF_NOEXIST));
@@ -44,7 +42,7 @@ pub(crate) fn sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), Dr
     if ifindex != skb.ifindex() && !skb.device_exists(ifindex) {
         return learn(skb, port, frame, key, now, u64::from(BPF_ANY));
     }
-    report_move(skb, port, frame, key);
+    report_move(skb, port, frame.eth.src, key);
     // Who changes its MAC address says so by ARP before it sends, and the daemon hears of it from the kernel.
     let own_port = ifindex == skb.ifindex();
     Err(if own_port { DropReason::SourceMacSpoofed } else { DropReason::SourceSpoofed })
@@ -52,19 +50,16 @@ pub(crate) fn sender(skb: &Skb<'_>, port: &Port, frame: &Frame) -> Result<(), Dr
 
 /// Enters the sender as an endpoint.
 #[inline(always)]
-fn learn(
+fn learn<H: Carried>(
     skb: &Skb<'_>,
     port: &Port,
-    frame: &Frame,
+    frame: &Frame<H>,
     key: EndpointKey,
     now: u64,
     flags: u64,
 ) -> Result<(), DropReason> {
-    let host_bits = !u32::from_be_bytes(port.mask);
-    let host = u32::from_be_bytes(frame.ip.src) & host_bits;
-    // The network and broadcast addresses are nobody's (but /31 has neither, RFC 3021).
-    let reserved = host_bits > 1 && (host == 0 || host == host_bits);
-    if reserved || ipv4::is_martian_source(frame.ip.src) {
+    let addr = frame.ip.src();
+    if H::is_reserved(port, addr) || H::is_martian_source(addr) {
         return Err(DropReason::SourceSpoofed);
     }
     if frame.eth.src.is_multicast() {
@@ -100,7 +95,7 @@ fn count_learned(skb: &Skb<'_>) {
 
 /// Tells the daemon that an address speaks from where it is not known to live.
 #[inline(always)]
-fn report_move(skb: &Skb<'_>, port: &Port, frame: &Frame, key: EndpointKey) {
+fn report_move(skb: &Skb<'_>, port: &Port, mac: Mac, key: EndpointKey) {
     let now = (clock::now() / 1_000_000) as u32;
     if now.wrapping_sub(port.last_event_ms) < EVENT_INTERVAL {
         return;
@@ -114,7 +109,7 @@ fn report_move(skb: &Skb<'_>, port: &Port, frame: &Frame, key: EndpointKey) {
         ifindex: skb.ifindex(),
         vni: key.vni,
         ip: key.ip,
-        mac: frame.eth.src,
+        mac,
         padding: [0; 2],
     });
 }

@@ -2,24 +2,29 @@
 //! or rewrites what the bridge forwards. What is not plainly such a packet is left to the bridge.
 
 use overlay_common::{
-    addr::MapIp,
     map::{Direction, EndpointKey, Port, Traffic, endpoint_flag, port_flag},
     packet::Packet,
-    parse::{Frame, L3, masked},
+    parse::{Frame, L3},
 };
 
-use crate::{maps, packet::Skb, verdict::Verdict};
+use crate::{carried::Carried, maps, packet::Skb, verdict::Verdict};
 
 /// A frame from a bridge port that is not for the gateway's MAC address.
 #[inline(always)]
-pub(crate) fn deliver(skb: &Skb<'_>, port: &Port, frame: &Frame, sender_is_true: bool) -> Verdict {
+pub(crate) fn deliver<H: Carried>(
+    skb: &Skb<'_>,
+    port: &Port,
+    frame: &Frame<H>,
+    sender_is_true: bool,
+) -> Verdict {
+    let Some(flag) = H::LOCAL else { return Verdict::Pass };
     // On the bridge itself the sender is not known. A container that routes for others sends from addresses that
     // are not its own.
-    let permitted = port.flags & (port_flag::LOCAL | port_flag::BRIDGE) == port_flag::LOCAL;
-    if !permitted || !sender_is_true || masked(frame.ip.dst, port.mask) != port.subnet {
+    let permitted = port.flags & (flag | port_flag::BRIDGE) == flag;
+    if !permitted || !sender_is_true || !H::is_in_subnet(port, frame.ip.dst()) {
         return Verdict::Pass;
     }
-    let key = EndpointKey { vni: port.vni, ip: MapIp::v4(frame.ip.dst) };
+    let key = EndpointKey { vni: port.vni, ip: H::map_ip(frame.ip.dst()) };
     // SAFETY: entries are preallocated; a torn read at worst misdelivers one packet at the moment an
     // endpoint moves, as the bridge would.
     let Some(endpoint) = (unsafe { maps::ENDPOINTS.get(key) }) else { return Verdict::Pass };

@@ -5,6 +5,8 @@
 #[cfg(target_arch = "bpf")]
 mod accept;
 #[cfg(target_arch = "bpf")]
+mod carried;
+#[cfg(target_arch = "bpf")]
 mod clock;
 #[cfg(target_arch = "bpf")]
 mod decap;
@@ -71,6 +73,12 @@ mod entry {
     #[classifier]
     pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::UplinkIngress, decap::from_uplink(&ctx))
+    }
+
+    /// tcx ingress of an uplink without an Ethernet header: what peers send.
+    #[classifier]
+    pub(crate) fn uplink_l3(ctx: TcContext) -> i32 {
+        verdict::act(&ctx, Program::UplinkL3, decap::from_l3_uplink(&ctx))
     }
 
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.

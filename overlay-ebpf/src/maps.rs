@@ -11,8 +11,8 @@ use overlay_common::{
     map::{
         Decap, Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_NOTES,
         MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note,
-        PathMtu, Peer, PeerKey, Port, PrefixV4, Route, SAMPLES_BYTES, Sample, Sampling, Status, Subnet,
-        Traffic, Tunnel, TunnelDevice, Uplink, tunnel_device_flag,
+        PathMtu, Peer, PeerKey, Port, PrefixV4, PrefixV6, Route, SAMPLES_BYTES, Sample, Sampling, Status,
+        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, VNI_BITS, tunnel_device_flag,
     },
     vni::VniKey,
 };
@@ -25,6 +25,10 @@ pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint, MAX_ENDPOINTS> = Has
 static ROUTES_V4: LpmTrie<PrefixV4, Route, MAX_ROUTES> = LpmTrie::new();
 #[btf_map]
 static SUBNETS_V4: LpmTrie<PrefixV4, Subnet, MAX_SUBNETS> = LpmTrie::new();
+#[btf_map]
+static ROUTES_V6: LpmTrie<PrefixV6, Route, MAX_ROUTES> = LpmTrie::new();
+#[btf_map]
+static SUBNETS_V6: LpmTrie<PrefixV6, Subnet, MAX_SUBNETS> = LpmTrie::new();
 #[btf_map]
 static TUNNELS: Array<Tunnel, MAX_TUNNELS> = Array::new();
 #[btf_map]
@@ -61,12 +65,6 @@ pub(crate) static SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
 #[btf_map]
 static DECAPS: HashMap<u32, Decap, MAX_UPLINKS> = HashMap::new();
 
-/// A whole address inside a network, as the tries take it.
-#[inline(always)]
-fn host_key(vni: VniKey, addr: [u8; 4]) -> Key<PrefixV4> {
-    Key::new(PrefixV4::VNI_BITS + 32, PrefixV4 { vni, addr })
-}
-
 /// The bridge or bridge port with this index.
 #[inline(always)]
 pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
@@ -74,16 +72,39 @@ pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
     unsafe { PORTS.get(ifindex) }
 }
 
+/// A whole address inside a network, as the tries take it.
+#[inline(always)]
+fn key_v4(vni: VniKey, addr: [u8; 4]) -> Key<PrefixV4> {
+    Key::new(VNI_BITS + 32, PrefixV4 { vni, addr })
+}
+
+#[inline(always)]
+fn key_v6(vni: VniKey, addr: [u8; 16]) -> Key<PrefixV6> {
+    Key::new(VNI_BITS + 128, PrefixV6 { vni, addr })
+}
+
 /// The peer's subnet that covers an address.
 #[inline(always)]
-pub(crate) fn route(vni: VniKey, addr: [u8; 4]) -> Option<&'static Route> {
-    ROUTES_V4.get(&host_key(vni, addr))
+pub(crate) fn route_v4(vni: VniKey, addr: [u8; 4]) -> Option<&'static Route> {
+    ROUTES_V4.get(&key_v4(vni, addr))
+}
+
+/// As [`route_v4`].
+#[inline(always)]
+pub(crate) fn route_v6(vni: VniKey, addr: [u8; 16]) -> Option<&'static Route> {
+    ROUTES_V6.get(&key_v6(vni, addr))
 }
 
 /// The local subnet that covers an address.
 #[inline(always)]
-pub(crate) fn subnet(vni: VniKey, addr: [u8; 4]) -> Option<&'static Subnet> {
-    SUBNETS_V4.get(&host_key(vni, addr))
+pub(crate) fn subnet_v4(vni: VniKey, addr: [u8; 4]) -> Option<&'static Subnet> {
+    SUBNETS_V4.get(&key_v4(vni, addr))
+}
+
+/// As [`subnet_v4`].
+#[inline(always)]
+pub(crate) fn subnet_v6(vni: VniKey, addr: [u8; 16]) -> Option<&'static Subnet> {
+    SUBNETS_V6.get(&key_v6(vni, addr))
 }
 
 /// The tunnel with this id, if one is in use under it.
@@ -95,8 +116,8 @@ pub(crate) fn tunnel(id: u32) -> Result<&'static Tunnel, DropReason> {
 /// True where a UDP port on a host is the far end of a tunnel of ours: the host is a peer, whatever VNI it sends
 /// with, and the port carries tunnels.
 #[inline(always)]
-pub(crate) fn is_peers_tunnel(addr: [u8; 4], port: Be16) -> bool {
-    let host = PeerKey { vni: VniKey::NONE, ip: MapIp::v4(addr) };
+pub(crate) fn is_peers_tunnel(ip: MapIp, port: Be16) -> bool {
+    let host = PeerKey { vni: VniKey::NONE, ip };
     // SAFETY: as in `port`.
     node().is_some_and(|node| is_tunnel_port(node, port)) && unsafe { PEERS.get(host) }.is_some()
 }

@@ -5,14 +5,20 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_CSUM_LEVEL_DEC, BPF_F_DONT_FRAGMENT, BPF_F_ZERO_CSUM_TX, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
-        bpf_tunnel_key,
+        BPF_CSUM_LEVEL_DEC, BPF_F_DONT_FRAGMENT, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_tunnel_key,
     },
     helpers,
     programs::TcContext,
 };
 use bytemuck::Pod;
-use overlay_common::packet::Packet;
+use overlay_common::{
+    Be16,
+    addr::MapIp,
+    map::{Tunnel, tunnel_flag},
+    packet::Packet,
+    parse::L3,
+};
 
 /// A frame's VLAN tag (IEEE 802.1Q).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,6 +63,13 @@ impl<'a> Skb<'a> {
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel hands the program a valid context.
         unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    /// The EtherType of what is in the packet, whatever its link-layer header.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> Be16 {
+        // SAFETY: as in `ifindex`. The field is in network order, in a word.
+        Be16::new(u16::from_be(unsafe { (*self.ctx.skb.skb).protocol } as u16))
     }
 
     /// True where the frame's destination is this interface's own address (`PACKET_HOST`).
@@ -205,16 +218,26 @@ impl<'a> Skb<'a> {
         };
     }
 
-    /// Has the tunnel device that the packet goes to put these outer headers on.
+    /// Has the tunnel device that the packet goes to put a tunnel's outer headers on.
     #[inline(always)]
-    pub(crate) fn set_tunnel_key(&self, vni: u32, remote: [u8; 4], tos: u8, ttl: u8) -> Result<(), i64> {
+    pub(crate) fn set_tunnel_key(&self, tunnel: &Tunnel, tos: u8, ttl: u8) -> Result<(), i64> {
         // SAFETY: plain integers, for which zero is a value.
         let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
-        key.tunnel_id = vni;
-        // The helper takes the address in host order.
-        key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(remote);
+        key.tunnel_id = tunnel.vni.get();
         (key.tunnel_tos, key.tunnel_ttl) = (tos, ttl);
-        let flags = u64::from(BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT);
+        let mut flags = u64::from(BPF_F_DONT_FRAGMENT);
+        if tunnel.flags & tunnel_flag::UDP_CHECKSUM == 0 {
+            flags |= u64::from(BPF_F_ZERO_CSUM_TX);
+        }
+        // The helper takes IPv4 addresses in host order, and IPv6 ones as they are on the wire.
+        if tunnel.remote.is_v4() {
+            key.__bindgen_anon_1.remote_ipv4 = v4_of(tunnel.remote);
+            key.__bindgen_anon_3.local_ipv4 = v4_of(tunnel.local);
+        } else {
+            flags |= u64::from(BPF_F_TUNINFO_IPV6);
+            key.__bindgen_anon_1.remote_ipv6 = bytemuck::cast(tunnel.remote.bytes);
+            key.__bindgen_anon_3.local_ipv6 = bytemuck::cast(tunnel.local.bytes);
+        }
         // SAFETY: the context is valid, and the helper copies the key.
         let result = unsafe {
             helpers::bpf_skb_set_tunnel_key(
@@ -227,9 +250,23 @@ impl<'a> Skb<'a> {
         done(result)
     }
 
-    /// The VNI and the outer IPv4 source of a packet that a tunnel device decapsulated.
+    /// The VNI and the outer source of a packet that a tunnel device decapsulated.
     #[inline(always)]
-    pub(crate) fn tunnel_source(&self) -> Option<(u32, [u8; 4])> {
+    pub(crate) fn tunnel_source(&self) -> Option<(u32, MapIp)> {
+        // The helper answers only who knows which version it was.
+        if let Some(key) = self.tunnel_key(0) {
+            // SAFETY: the helper has filled the key, with an IPv4 address.
+            let addr = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+            return Some((key.tunnel_id, MapIp::v4(addr.to_be_bytes())));
+        }
+        let key = self.tunnel_key(u64::from(BPF_F_TUNINFO_IPV6))?;
+        // SAFETY: as above, with an IPv6 address.
+        let addr = unsafe { key.__bindgen_anon_1.remote_ipv6 };
+        Some((key.tunnel_id, MapIp { bytes: bytemuck::cast(addr) }))
+    }
+
+    #[inline(always)]
+    fn tunnel_key(&self, flags: u64) -> Option<bpf_tunnel_key> {
         // SAFETY: plain integers, for which zero is a value.
         let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
         // SAFETY: the context is valid, `key` outlives the call, and its whole size is told.
@@ -238,11 +275,17 @@ impl<'a> Skb<'a> {
                 self.ctx.skb.skb,
                 &raw mut key,
                 size_of::<bpf_tunnel_key>() as u32,
-                0,
+                flags,
             )
         };
-        // SAFETY: the helper has filled the key; without BPF_F_TUNINFO_IPV6 it refuses IPv6.
-        (result == 0).then(|| (key.tunnel_id, unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be_bytes()))
+        (result == 0).then_some(key)
+    }
+
+    /// Puts an empty Ethernet header in front of a packet that has none.
+    #[inline(always)]
+    pub(crate) fn add_ethernet(&self) -> Result<(), i64> {
+        // SAFETY: the context is valid, and the helper checks the length.
+        done(unsafe { helpers::bpf_skb_change_head(self.ctx.skb.skb, L3 as u32, 0) })
     }
 
     /// Replaces two bytes of a transport header, and its checksum along with them. Checksums that the hardware or
@@ -299,6 +342,13 @@ impl<'a> Skb<'a> {
         // result, not -ENODEV.
         unsafe { helpers::bpf_check_mtu(self.ctx.as_ptr(), ifindex, &raw mut mtu, 0, 0) != -ENODEV }
     }
+}
+
+/// An IPv4 address in host order.
+#[inline(always)]
+fn v4_of(ip: MapIp) -> u32 {
+    let [.., a, b, c, d] = ip.bytes;
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// A helper's result.

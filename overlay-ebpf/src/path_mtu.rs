@@ -1,13 +1,11 @@
-//! Path MTU discovery (RFC 1191) for the tunnels: a router's word that a tunnel packet was too large is noted,
+//! Path MTU discovery (RFC 1191, RFC 8201) for the tunnels: a router's word that a tunnel packet was too large is noted,
 //! and the daemon told, which gives the tunnels and the kernel's routes to that peer the smaller MTU. The sender
 //! learns of it with its next packet, from the kernel.
 
 use overlay_common::{
-    addr::MapIp,
     event::{Event, PATH_MTU_CHANGED},
     map::{PATH_MTU_LIFETIME, PathMtu},
-    path_mtu::{self, FragNeeded},
-    wire::Ipv4Header,
+    path_mtu::{self, PathMtuIp, TooBig},
 };
 
 use crate::{clock, maps, packet::Skb};
@@ -17,16 +15,17 @@ const REPEAT_AFTER: u64 = 1_000_000_000;
 
 /// Looks at an ICMP packet for this host. The kernel gets it in any case.
 #[inline(always)]
-pub(crate) fn learn(skb: &Skb<'_>, ip: &Ipv4Header, ours: [u8; 4]) {
-    skb.pull(path_mtu::LEN);
-    let Some(told) = path_mtu::frag_needed(skb, ip, ours) else { return };
+pub(crate) fn learn<O: PathMtuIp, const LINK: usize>(skb: &Skb<'_>, ip: &O, ours: O::Addr) {
+    skb.pull(path_mtu::len::<O>(LINK));
+    let Some(told) = path_mtu::too_big::<_, O, LINK>(skb, ip, ours) else { return };
     if maps::is_peers_tunnel(told.peer, told.port) {
-        note(skb, MapIp::v4(told.peer), &told);
+        note(skb, &told);
     }
 }
 
 #[inline(always)]
-fn note(skb: &Skb<'_>, ip: MapIp, told: &FragNeeded) {
+fn note(skb: &Skb<'_>, told: &TooBig) {
+    let ip = told.peer;
     let now = clock::now();
     let mut fresh = true;
     // SAFETY: entries are preallocated; a torn read at worst delays one note.

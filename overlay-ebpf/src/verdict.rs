@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers,
     programs::{TcContext, XdpContext},
 };
-use overlay_common::DropReason;
+use overlay_common::{DropReason, addr::MapIp};
 
 use crate::{maps, packet::Skb, sample, xdp_packet::XdpPacket};
 
@@ -16,6 +16,8 @@ const NEXT: i32 = -1;
 const DROP: i32 = 2;
 /// `AF_INET`.
 const AF_INET: u32 = 2;
+/// `AF_INET6`.
+const AF_INET6: u32 = 10;
 
 /// What becomes of a packet.
 #[must_use]
@@ -23,9 +25,8 @@ const AF_INET: u32 = 2;
 pub(crate) enum Verdict {
     /// Not ours, or better handled by the kernel.
     Pass,
-    /// Out of `ifindex` to the neighbour with this IPv4 address (network order), whose MAC the kernel knows
-    /// or asks for.
-    ToNeighbour { ifindex: u32, next_hop: [u8; 4] },
+    /// Out of `ifindex` to the neighbour with this address, whose MAC the kernel knows or asks for.
+    ToNeighbour { ifindex: u32, next_hop: MapIp },
     /// Straight into the namespace at the other end of a veth.
     ToPeer { ifindex: u32 },
     /// Out of a bridge port or a tunnel device.
@@ -43,6 +44,7 @@ pub(crate) enum Program {
     UplinkIngress = 2,
     TunnelIngress = 3,
     UplinkDecap = 4,
+    UplinkL3 = 5,
 }
 
 /// Carries a decision out; the program's return value.
@@ -50,18 +52,7 @@ pub(crate) enum Program {
 pub(crate) fn act(ctx: &TcContext, program: Program, decision: Result<Verdict, DropReason>) -> i32 {
     match decision {
         Ok(Verdict::Pass) => NEXT,
-        Ok(Verdict::ToNeighbour { ifindex, next_hop }) => {
-            let mut params = bpf_redir_neigh {
-                nh_family: AF_INET,
-                __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] },
-            };
-            params.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(next_hop);
-            // SAFETY: `params` is initialised whole and outlives the call.
-            let action = unsafe {
-                helpers::bpf_redirect_neigh(ifindex, &raw mut params, size_of::<bpf_redir_neigh>() as i32, 0)
-            };
-            action as i32
-        }
+        Ok(Verdict::ToNeighbour { ifindex, next_hop }) => to_neighbour(ifindex, next_hop),
         // SAFETY: the helper takes plain numbers.
         Ok(Verdict::ToPeer { ifindex }) => unsafe { helpers::bpf_redirect_peer(ifindex, 0) as i32 },
         // SAFETY: the helper takes plain numbers.
@@ -76,6 +67,24 @@ pub(crate) fn act(ctx: &TcContext, program: Program, decision: Result<Verdict, D
             DROP
         }
     }
+}
+
+#[inline(always)]
+fn to_neighbour(ifindex: u32, next_hop: MapIp) -> i32 {
+    let words: [u32; 4] = bytemuck::cast(next_hop.bytes);
+    let mut params = bpf_redir_neigh {
+        nh_family: AF_INET6,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
+    };
+    if next_hop.is_v4() {
+        params.nh_family = AF_INET;
+        params.__bindgen_anon_1.ipv4_nh = words[3];
+    }
+    // SAFETY: `params` is initialised whole and outlives the call.
+    let action = unsafe {
+        helpers::bpf_redirect_neigh(ifindex, &raw mut params, size_of::<bpf_redir_neigh>() as i32, 0)
+    };
+    action as i32
 }
 
 /// Carries a decision of the XDP hook out; the program's return value.

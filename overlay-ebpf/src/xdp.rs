@@ -6,14 +6,17 @@ use aya_ebpf::programs::XdpContext;
 use overlay_common::{
     DropReason,
     handover::Record,
-    map::{Decap, DecapState, MAX_PROBES, Node},
+    map::{Decap, DecapState, MAX_PROBES, Node, Uplink},
     packet::Packet,
-    parse::{self, L3, OuterUdp, VXLAN_V4_OVERHEAD},
-    wire::{EthHeader, eth::ETHERTYPE_IPV4},
+    parse::{self, Inner, L3, OuterUdp, vxlan_overhead},
+    wire::{
+        EthHeader, IpHeader, Ipv4Header, Ipv6Header,
+        eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    },
 };
 
 use crate::{
-    accept::{self, Accepted},
+    accept::{self, Outer},
     maps,
     xdp_packet::XdpPacket,
 };
@@ -56,35 +59,60 @@ fn probe(packet: &XdpPacket<'_>, decap: *mut Decap) {
 fn strip(packet: &XdpPacket<'_>, decap: *mut Decap) -> Result<(), DropReason> {
     // SAFETY: as in `from_uplink`.
     let (token, mac) = unsafe { ((*decap).token, (*decap).mac) };
-    let Some((eth, outer, node)) = tunnel_packet(packet) else { return Ok(()) };
-    if eth.dst != mac || !outer.is_plain() {
-        return Ok(());
+    let Some(eth) = packet.read::<EthHeader>(0).filter(|eth| eth.dst == mac) else { return Ok(()) };
+    let Some(uplink) = maps::uplink(packet.uplink()) else { return Ok(()) };
+    match eth.ethertype {
+        ETHERTYPE_IPV4 => strip_from::<Ipv4Header>(packet, uplink, token, eth),
+        ETHERTYPE_IPV6 => strip_from::<Ipv6Header>(packet, uplink, token, eth),
+        _ => Ok(()),
     }
-    let Some(Accepted { sender, mut inner, tos }) = accept::plain(packet, &outer, node)? else {
+}
+
+#[inline(always)]
+fn strip_from<O: Outer>(
+    packet: &XdpPacket<'_>,
+    uplink: &Uplink,
+    token: [u32; 2],
+    eth: EthHeader,
+) -> Result<(), DropReason> {
+    let Some((outer, node)) = tunnel_packet::<O>(packet, uplink).filter(|(outer, _)| outer.is_plain()) else {
         return Ok(());
     };
+    let Some(accepted) = accept::plain(packet, &outer, node)? else { return Ok(()) };
     // Somebody else's metadata, or no room for ours: `uplink_ingress` decapsulates it.
     if packet.has_metadata() || packet.make_metadata(Record::LEN).is_err() {
         return Ok(());
     }
     // What stands in the metadata by now may be an older record: from here on there is no way back.
     let failed = |_| DropReason::DecapFailed;
-    packet.cut_front(VXLAN_V4_OVERHEAD as usize).map_err(failed)?;
-    // The address is the uplink's, or the frame would count as another host's (PACKET_OTHERHOST).
-    let eth = EthHeader { dst: mac, src: eth.src, ethertype: ETHERTYPE_IPV4 };
-    packet.write(0, &eth).map_err(failed)?;
-    if tos != inner.tos {
-        accept::remark(&mut inner, tos);
-        packet.write(L3, &inner).map_err(failed)?;
+    packet.cut_front(vxlan_overhead::<O>()).map_err(failed)?;
+    let sender = accepted.sender;
+    match accepted.inner {
+        Inner::V4(inner) => rewrite(packet, eth, inner, accepted.tos),
+        Inner::V6(inner) => rewrite(packet, eth, inner, accepted.tos),
     }
+    .map_err(failed)?;
     packet.write_metadata(&Record::new(token, sender.peer, sender.network)).map_err(failed)
+}
+
+/// Gives what is left a link-layer header again. The addresses are those of the outer one: without the uplink's the
+/// frame would count as another host's (PACKET_OTHERHOST).
+#[inline(always)]
+fn rewrite<H: IpHeader>(packet: &XdpPacket<'_>, eth: EthHeader, mut inner: H, tos: u8) -> Result<(), i64> {
+    packet.write(0, &EthHeader { ethertype: H::ETHERTYPE, ..eth })?;
+    if tos != inner.tos() {
+        inner.set_tos(tos);
+        packet.write(L3, &inner)?;
+    }
+    Ok(())
 }
 
 /// The outer headers and this host, where the packet is addressed to one of our tunnels.
 #[inline(always)]
-fn tunnel_packet(packet: &XdpPacket<'_>) -> Option<(EthHeader, OuterUdp, &'static Node)> {
-    let uplink = maps::uplink(packet.uplink())?;
-    let ip = parse::outer_ipv4(packet).filter(|ip| ip.dst == uplink.addr)?;
-    let (outer, node) = accept::tunnel(packet, ip)?;
-    Some((packet.read(0)?, outer, node))
+fn tunnel_packet<O: Outer>(
+    packet: &XdpPacket<'_>,
+    uplink: &Uplink,
+) -> Option<(OuterUdp<O, L3>, &'static Node)> {
+    let ip = parse::outer_ip::<_, O, L3>(packet).filter(|ip| ip.dst() == O::own(uplink))?;
+    accept::tunnel(packet, ip)
 }

@@ -105,7 +105,7 @@ impl Ports {
         links: &[Link],
         maps: &mut Maps,
     ) -> Result<(), DatapathError> {
-        maps.put_uplink(local.uplink.index, Uplink { addr: local.underlay_ip.octets() })?;
+        maps.put_uplink(local.uplink.index, Uplink { v4: local.underlay_ip.octets(), v6: [0; 16] })?;
         let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
         for bridge in &local.bridges {
             let both = if direct.contains(&bridge.index) { port_flag::LOCAL } else { 0 };
@@ -116,13 +116,13 @@ impl Ports {
             }
             let subnet = Subnet {
                 bridge: bridge.index,
-                gateway: bridge.address.addr().octets(),
-                broadcast: bridge.address.broadcast().octets(),
+                gateway: bridge.address.addr().into(),
+                broadcast: bridge.address.broadcast().into(),
             };
-            maps.put_subnet(RouteKey::new(local.vni, bridge.address), subnet)?;
+            maps.put_subnet(RouteKey::new(local.vni, bridge.address.into()), subnet)?;
         }
         let known: BTreeSet<RouteKey> =
-            local.bridges.iter().map(|bridge| RouteKey::new(local.vni, bridge.address)).collect();
+            local.bridges.iter().map(|bridge| RouteKey::new(local.vni, bridge.address.into())).collect();
         for (key, _) in maps.subnets()? {
             if !known.contains(&key) {
                 maps.delete_subnet(key)?;
@@ -193,6 +193,9 @@ fn port(local: &Local, bridge: &Bridge, flags: u32) -> Port {
         subnet: bridge.address.network().octets(),
         mask: bridge.address.netmask().octets(),
         gateway: bridge.address.addr().octets(),
+        subnet_v6: [0; 16],
+        mask_v6: [0xff; 16],
+        gateway_v6: [0; 16],
         gateway_mac: bridge.mac,
         padding: [0; 2],
         learned: 0,

@@ -27,6 +27,10 @@ pub mod name {
     pub const ROUTES_V4: &str = "ROUTES_V4";
     /// [`super::Subnet`] by [`super::PrefixV4`]: the subnets of this host.
     pub const SUBNETS_V4: &str = "SUBNETS_V4";
+    /// [`super::Route`] by [`super::PrefixV6`]: the IPv6 subnets of peers.
+    pub const ROUTES_V6: &str = "ROUTES_V6";
+    /// [`super::Subnet`] by [`super::PrefixV6`]: the IPv6 subnets of this host.
+    pub const SUBNETS_V6: &str = "SUBNETS_V6";
     /// [`super::Tunnel`] by tunnel id.
     pub const TUNNELS: &str = "TUNNELS";
     /// [`super::Peer`] by [`super::PeerKey`].
@@ -61,11 +65,13 @@ pub mod name {
     pub const DECAPS: &str = "DECAPS";
 
     /// Every map.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 22] = [
         PORTS,
         ENDPOINTS,
         ROUTES_V4,
         SUBNETS_V4,
+        ROUTES_V6,
+        SUBNETS_V6,
         TUNNELS,
         PEERS,
         UPLINKS,
@@ -93,25 +99,28 @@ pub mod program {
     pub const BRIDGE_EGRESS: &str = "bridge_egress";
     /// tcx ingress of the uplink: what peers send.
     pub const UPLINK_INGRESS: &str = "uplink_ingress";
+    /// tcx ingress of an uplink without an Ethernet header (WireGuard, tun): what peers send.
+    pub const UPLINK_L3: &str = "uplink_l3";
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
     /// XDP of the uplink, where that is the place to decapsulate.
     pub const UPLINK_DECAP: &str = "uplink_decap";
 
     /// The programs of the traffic-control hooks, which are always needed.
-    pub const TCX: [&str; 4] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS];
+    pub const TCX: [&str; 5] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_L3];
 
     /// Every program. The position is the number in a [`super::Sample`].
-    pub const ALL: [&str; 5] = [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_DECAP];
+    pub const ALL: [&str; 6] =
+        [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_DECAP, UPLINK_L3];
 }
 
 /// Entries of `PORTS`.
 pub const MAX_PORTS: usize = 16_384;
 /// Entries of `ENDPOINTS`.
 pub const MAX_ENDPOINTS: usize = 65_536;
-/// Entries of `ROUTES_V4`.
+/// Entries of `ROUTES_V4`, and of `ROUTES_V6`.
 pub const MAX_ROUTES: usize = 65_536;
-/// Entries of `SUBNETS_V4`.
+/// Entries of `SUBNETS_V4`, and of `SUBNETS_V6`.
 pub const MAX_SUBNETS: usize = 256;
 /// Entries of `TUNNELS`. Id 0 is never used.
 pub const MAX_TUNNELS: usize = 16_384;
@@ -131,18 +140,20 @@ pub const SAMPLES_BYTES: usize = 1 << 18;
 pub const EVENTS_BYTES: usize = 1 << 18;
 
 const _: () = {
-    assert!(size_of::<Port>() == 40);
+    assert!(size_of::<Port>() == 88);
     assert!(size_of::<EndpointKey>() == 20);
     assert!(size_of::<Endpoint>() == 32);
     assert!(size_of::<PrefixV4>() == 8);
+    assert!(size_of::<PrefixV6>() == 20);
     assert!(size_of::<Route>() == 12);
-    assert!(size_of::<Subnet>() == 12);
-    assert!(size_of::<Tunnel>() == 168);
+    assert!(size_of::<Subnet>() == 36);
+    assert!(size_of::<Hop>() == 20);
+    assert!(size_of::<Tunnel>() == 328);
     assert!(size_of::<PeerKey>() == 20);
     assert!(size_of::<Peer>() == 8);
-    assert!(size_of::<Uplink>() == 4);
+    assert!(size_of::<Uplink>() == 20);
     assert!(size_of::<Node>() == 12);
-    assert!(size_of::<Status>() == 456);
+    assert!(size_of::<Status>() == 472);
     assert!(size_of::<Traffic>() == 16);
     assert!(size_of::<PathMtu>() == 16);
     assert!(size_of::<TunnelDevice>() == 8);

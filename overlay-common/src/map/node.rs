@@ -4,12 +4,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Be16, Mac, addr::MapIp, vni::VniKey};
 
-/// An underlay interface.
+/// An underlay interface: the addresses of ours to which peers send, whichever of the uplinks has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Uplink {
-    /// Our address on it, to which peers send; network order.
-    pub addr: [u8; 4],
+    /// The IPv4 address, network order; 0.0.0.0 for none.
+    pub v4: [u8; 4],
+    /// The IPv6 address, network order; `::` for none.
+    pub v6: [u8; 16],
 }
 
 /// What the programs need to know of this host.
@@ -52,8 +54,10 @@ pub struct Status {
     pub uplink: u32,
     /// The overlay MTU, bytes.
     pub mtu: u32,
-    /// The address that peers reach us at.
+    /// The IPv4 address that peers reach us at; `::` for none.
     pub public_ip: MapIp,
+    /// The IPv6 address that peers reach us at; `::` for none.
+    pub public_ip_v6: MapIp,
     /// Zero.
     pub padding: [u8; 4],
     /// The node's name.

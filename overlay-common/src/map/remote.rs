@@ -15,10 +15,18 @@ pub struct PrefixV4 {
     pub addr: [u8; 4],
 }
 
-impl PrefixV4 {
-    /// Bits of the VNI, in front of the address's own.
-    pub const VNI_BITS: u32 = 32;
+/// Key of the LPM tries over IPv6, as [`PrefixV4`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct PrefixV6 {
+    /// The network: always matched whole.
+    pub vni: VniKey,
+    /// The address, network order.
+    pub addr: [u8; 16],
 }
+
+/// Bits of the VNI in the prefix length of [`PrefixV4`] and [`PrefixV6`], in front of the address's own.
+pub const VNI_BITS: u32 = 32;
 
 /// Which store a route came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +72,26 @@ pub struct Route {
 /// Bytes of the longest header template.
 pub const TEMPLATE_BYTES: usize = 96;
 
+/// Ways that a [`Tunnel`] has room for; a power of two, so that the programs need no division.
+pub const MAX_HOPS: usize = 8;
+
+/// A way through the underlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Hop {
+    /// The uplink's ifindex.
+    pub uplink: u32,
+    /// The underlay next hop: the peer itself, or the gateway to it.
+    pub next_hop: MapIp,
+}
+
+/// Flags of a [`Tunnel`].
+pub mod tunnel_flag {
+    /// The peer takes no UDP packets without checksum, which over IPv6 is its right (RFC 8200 section 8.1): packets go
+    /// through the tunnel device, since the kernel fills checksums in and a program cannot ask it to.
+    pub const UDP_CHECKSUM: u32 = 1;
+}
+
 /// How to reach a peer in one network: its outer headers, compiled by [`crate::template`], and where they
 /// go. Never overwritten while a route points to it, since the programs may be copying it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -75,19 +103,19 @@ pub struct Tunnel {
     pub room_flags: u64,
     /// Bytes of `template` in use; 0 marks an id that is free.
     pub template_len: u32,
-    /// Unfolded checksum of the outer IPv4 header without TOS and total length.
+    /// Unfolded checksum of the outer IPv4 header without TOS and total length; 0 over IPv6, which has none.
     pub checksum: u32,
-    /// The uplink's ifindex.
-    pub uplink: u32,
     /// The largest inner IP packet, bytes.
     pub mtu: u32,
     /// The peer's id.
     pub peer: u32,
     /// An [`crate::Encap`].
     pub encap: u32,
-    /// The underlay next hop: the peer itself, or the gateway to it.
-    pub next_hop: MapIp,
-    /// The peer's outer address.
+    /// [`tunnel_flag`]s.
+    pub flags: u32,
+    /// Our outer address.
+    pub local: MapIp,
+    /// The peer's outer address, of the same version.
     pub remote: MapIp,
     /// The VNI on the wire.
     pub vni: VniKey,
@@ -95,6 +123,8 @@ pub struct Tunnel {
     pub port: Be16,
     /// Zero.
     pub padding: [u8; 2],
+    /// The ways to the peer, one of which a flow takes (ECMP). All are filled: each as often as its weight asks.
+    pub hops: [Hop; MAX_HOPS],
 }
 
 /// Key of `PEERS`. With [`VniKey::NONE`] the entry says only that the address is a peer's, which tells a

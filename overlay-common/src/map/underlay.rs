@@ -18,7 +18,7 @@ pub struct TunnelDevice {
     pub flags: u32,
 }
 
-/// The MTU of the path to a peer, as a router on it told (RFC 1191). Written by `uplink_ingress`.
+/// The MTU of the path to a peer, as a router on it told (RFC 1191, RFC 8201). Written by `uplink_ingress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PathMtu {
@@ -33,6 +33,9 @@ pub struct PathMtu {
 /// The least path MTU believed, in bytes, as the kernel's `net.ipv4.route.min_pmtu`: a forged message must not
 /// starve a peer.
 pub const MIN_PATH_MTU: u32 = 552;
+
+/// The same over IPv6: its links carry no less (RFC 8200 section 5).
+pub const MIN_PATH_MTU_V6: u32 = crate::wire::ipv6::MIN_MTU;
 
 /// Nanoseconds for which a path MTU is believed, as the kernel's `net.ipv4.route.mtu_expires`: the path may
 /// have got better.

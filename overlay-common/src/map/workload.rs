@@ -11,7 +11,7 @@ pub mod port_flag {
     /// A veth whose other end lives in another network namespace: `bpf_redirect_peer` works. Elsewhere the
     /// kernel frees the packet without a word.
     pub const PEER: u32 = 2;
-    /// Nothing filters or rewrites what goes from one port of the bridge to another, so the programs may hand it
+    /// Nothing filters or rewrites what IPv4 goes from one port of the bridge to another, so the programs may hand it
     /// over without the bridge.
     pub const LOCAL: u32 = 4;
 }
@@ -32,6 +32,12 @@ pub struct Port {
     pub mask: [u8; 4],
     /// The bridge's address, network order.
     pub gateway: [u8; 4],
+    /// The bridge's IPv6 subnet, network order; `::` where it has none.
+    pub subnet_v6: [u8; 16],
+    /// Its mask, network order; all ones where there is none, so that no address is in it.
+    pub mask_v6: [u8; 16],
+    /// The bridge's IPv6 address, network order.
+    pub gateway_v6: [u8; 16],
     /// The bridge's MAC address.
     pub gateway_mac: Mac,
     /// Zero.
@@ -119,8 +125,8 @@ pub struct Endpoint {
 pub struct Subnet {
     /// The bridge's ifindex.
     pub bridge: u32,
-    /// The address of the bridge, network order.
-    pub gateway: [u8; 4],
-    /// The subnet's directed broadcast address, network order.
-    pub broadcast: [u8; 4],
+    /// The address of the bridge.
+    pub gateway: MapIp,
+    /// The subnet's directed broadcast address; `::` for IPv6, which has none.
+    pub broadcast: MapIp,
 }

@@ -3,13 +3,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Vni,
-    template::{Stamp, VxlanV4},
+    template::{Stamp, Underlay, Vxlan},
 };
 
 const VTEP: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
-/// A VXLAN packet around an inner ICMP echo, built by the template that the programs use.
-fn tunnel_packet(inner_dst: Mac) -> Vec<u8> {
+/// An ICMP echo between containers.
+fn echo() -> Vec<u8> {
     let payload = [8_u8, 0, 0xf7, 0xff, 0, 0, 0, 0];
     let mut ip = Ipv4Header {
         version_ihl: Ipv4Header::VERSION_IHL,
@@ -21,9 +21,30 @@ fn tunnel_packet(inner_dst: Mac) -> Vec<u8> {
         ..Ipv4Header::default()
     };
     ip.checksum = Be16::new(ip.compute_checksum());
-    let template = VxlanV4 {
-        src: [172, 16, 199, 17],
-        dst: [172, 16, 199, 27],
+    [bytemuck::bytes_of(&ip), &payload[..]].concat()
+}
+
+/// The same over IPv6.
+fn echo_v6() -> Vec<u8> {
+    let ip = Ipv6Header {
+        version_class_flow: Ipv6Header::first_word(0),
+        payload_len: Be16::new(8),
+        next_header: 58,
+        hop_limit: 63,
+        src: [0xfd; 16],
+        dst: [0xfc; 16],
+    };
+    [bytemuck::bytes_of(&ip), &[128_u8, 0, 0, 0, 0, 0, 0, 0][..]].concat()
+}
+
+const V4: Underlay = Underlay::V4 { src: [172, 16, 199, 17], dst: [172, 16, 199, 27] };
+const V6: Underlay = Underlay::V6 { src: [0x20; 16], dst: [0x21; 16] };
+
+/// A VXLAN packet around `inner`, built by the template that the programs use.
+fn carry(underlay: Underlay, carries: Be16, inner: &[u8], inner_dst: Mac) -> Vec<u8> {
+    let template = Vxlan {
+        underlay,
+        carries,
         port: 4789,
         vni: Vni::DEFAULT,
         inner_src: Mac([2, 0, 0, 0, 0, 1]),
@@ -31,16 +52,95 @@ fn tunnel_packet(inner_dst: Mac) -> Vec<u8> {
     }
     .compile();
     let mut headers = template.bytes;
-    Stamp { inner_len: 28, tos: 0, source_port: 50_000 }.apply(&mut headers, template.len, template.checksum);
-    let mut packet = headers[..template.len].to_vec();
-    packet.extend_from_slice(bytemuck::bytes_of(&ip));
-    packet.extend_from_slice(&payload);
-    packet
+    let inner_len = inner.len() as u16;
+    Stamp { inner_len, tos: 0, source_port: 50_000 }.apply(&mut headers, template.len, template.checksum);
+    [&headers[..template.len], inner].concat()
+}
+
+fn tunnel_packet(inner_dst: Mac) -> Vec<u8> {
+    carry(V4, ETHERTYPE_IPV4, &echo(), inner_dst)
+}
+
+fn parse_any<O: IpHeader, const LINK: usize>(packet: &[u8]) -> Option<Result<(VniKey, Inner), DropReason>> {
+    let outer =
+        outer_udp::<_, O, LINK>(packet, outer_ip::<_, O, LINK>(packet)?).filter(OuterUdp::is_plain)?;
+    Some(vxlan(packet, &outer).and_then(|vni| Ok((vni, vxlan_inner(packet, &outer, VTEP)?))))
 }
 
 fn parse(packet: &[u8]) -> Option<Result<(VniKey, Ipv4Header), DropReason>> {
-    let outer = outer_udp(packet, outer_ipv4(packet)?).filter(OuterUdp::is_plain)?;
-    Some(vxlan(packet, &outer).and_then(|vni| Ok((vni, vxlan_inner(packet, &outer, VTEP)?))))
+    let parsed = parse_any::<Ipv4Header, L3>(packet)?;
+    Some(parsed.map(|(vni, inner)| match inner {
+        Inner::V4(ip) => (vni, ip),
+        Inner::V6(ip) => panic!("{ip:?}"),
+    }))
+}
+
+#[test]
+fn either_version_in_either_version_with_and_without_ethernet() {
+    for (carries, inner) in [(ETHERTYPE_IPV4, echo()), (ETHERTYPE_IPV6, echo_v6())] {
+        let is_right = |parsed: Option<Result<(VniKey, Inner), DropReason>>| {
+            let (vni, ip) = parsed.unwrap().unwrap();
+            let bytes = match &ip {
+                Inner::V4(ip) => bytemuck::bytes_of(ip),
+                Inner::V6(ip) => bytemuck::bytes_of(ip),
+            };
+            assert_eq!((vni, bytes), (Vni::DEFAULT.key(), &inner[..inner.len() - 8]));
+        };
+        let (v4, v6) = (carry(V4, carries, &inner, VTEP), carry(V6, carries, &inner, VTEP));
+        is_right(parse_any::<Ipv4Header, L3>(&v4));
+        is_right(parse_any::<Ipv6Header, L3>(&v6));
+        is_right(parse_any::<Ipv4Header, 0>(&v4[L3..]));
+        is_right(parse_any::<Ipv6Header, 0>(&v6[L3..]));
+        assert_eq!(parse_any::<Ipv6Header, L3>(&v4), None);
+        assert_eq!(parse_any::<Ipv4Header, L3>(&v6), None);
+        for len in 0..v6.len() {
+            let parsed = parse_any::<Ipv6Header, L3>(&v6[..len]);
+            match parsed {
+                None => assert!(len < VXLAN + 20, "{len}"),
+                Some(result) => assert_eq!(result.unwrap_err(), DropReason::OuterMalformed, "{len}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_contradicting_ethertype_is_malformed() {
+    let (v4_as_v6, v6_as_v4) =
+        (carry(V4, ETHERTYPE_IPV6, &echo(), VTEP), carry(V6, ETHERTYPE_IPV4, &echo_v6(), VTEP));
+    assert_eq!(parse_any::<Ipv4Header, L3>(&v4_as_v6), Some(Err(DropReason::InnerMalformed)));
+    assert_eq!(parse_any::<Ipv6Header, L3>(&v6_as_v4), Some(Err(DropReason::InnerMalformed)));
+}
+
+#[test]
+fn lengths_of_ipv6_contradict() {
+    let with = |at: usize, bytes: &[u8]| {
+        let mut packet = carry(V6, ETHERTYPE_IPV6, &echo_v6(), VTEP);
+        packet[at..at + bytes.len()].copy_from_slice(bytes);
+        parse_any::<Ipv6Header, L3>(&packet).unwrap().unwrap_err()
+    };
+    assert_eq!(with(L3 + 4, &[0, 77]), DropReason::OuterMalformed);
+    assert_eq!(with(L3 + 4, &[0, 79]), DropReason::OuterMalformed);
+    assert_eq!(with(L3 + 40 + 4, &[0, 15]), DropReason::OuterMalformed);
+    assert_eq!(with(L3 + 70, &[0x50]), DropReason::InnerMalformed);
+    assert_eq!(with(L3 + 74, &[0, 9]), DropReason::InnerMalformed);
+}
+
+#[test]
+fn nd_claims_are_read() {
+    let mut packet = [0_u8; L3 + 40 + 24];
+    packet[12..14].copy_from_slice(&[0x86, 0xdd]);
+    packet[L3 + 6] = 58;
+    packet[L3 + 8..L3 + 24].copy_from_slice(&[1; 16]);
+    packet[L3 + 40] = 136;
+    packet[L3 + 48..].copy_from_slice(&[2; 16]);
+    assert_eq!(nd_sender(&packet[..]), Some([2; 16]), "what is advertised");
+    packet[L3 + 40] = 135;
+    assert_eq!(nd_sender(&packet[..]), Some([1; 16]), "who asks");
+    for len in 0..packet.len() {
+        assert_eq!(nd_sender(&packet[..len]), None, "cut to {len} bytes");
+    }
+    packet[L3 + 40] = 128;
+    assert_eq!(nd_sender(&packet[..]), None);
 }
 
 #[test]
@@ -96,20 +196,25 @@ fn fragments_and_options_are_left_to_the_kernel() {
     }
 }
 
+fn v4_frame(packet: &[u8], gso_size: u32) -> Option<Frame<Ipv4Header>> {
+    frame(packet, gso_size)
+}
+
 #[test]
 fn an_aggregate_may_be_longer_than_its_header_can_tell() {
     let mut packet = vec![0; L3 + 70_000];
     packet[12..14].copy_from_slice(&[8, 0]);
     packet[L3] = Ipv4Header::VERSION_IHL;
-    assert_eq!(ipv4_frame(&packet[..], 0), None);
-    assert!(ipv4_frame(&packet[..], 1400).is_some());
-    assert_eq!(ipv4_frame(&packet[..L3 + 19], 1400), None);
+    assert_eq!(v4_frame(&packet[..], 0), None);
+    assert!(v4_frame(&packet[..], 1400).is_some());
+    assert_eq!(v4_frame(&packet[..L3 + 19], 1400), None);
 }
 
 #[test]
 fn ports_of_what_is_left_to_the_kernel() {
     let port = |packet: &[u8]| {
-        outer_udp(packet, outer_ipv4(packet)?).map(|outer| (outer.is_plain(), outer.port().get()))
+        outer_udp::<_, Ipv4Header, L3>(packet, outer_ip::<_, _, L3>(packet)?)
+            .map(|outer| (outer.is_plain(), outer.port().get()))
     };
     let mut first = tunnel_packet(VTEP);
     first[L3 + 6] = 0x20;
@@ -150,17 +255,17 @@ fn segments_are_measured_not_aggregates() {
     packet[16..18].copy_from_slice(&52_u16.to_be_bytes());
     packet[23] = PROTOCOL_TCP;
     packet[14 + 20 + 12] = 0x80;
-    let frame = ipv4_frame(&packet[..], 0).unwrap();
+    let frame = v4_frame(&packet[..], 0).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 0), Some(52));
     assert_eq!(wire_ip_len(&packet[..], &frame, 1398), Some(20 + 32 + 1398));
     // What trails behind the IP packet goes into the tunnel too.
     let trailing = [&packet[..], &[0; 9]].concat();
     assert_eq!(wire_ip_len(&trailing[..], &frame, 0), Some(52 + 9));
     packet[23] = PROTOCOL_UDP;
-    let frame = ipv4_frame(&packet[..], 0).unwrap();
+    let frame = v4_frame(&packet[..], 0).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 1200), Some(20 + 8 + 1200));
     packet[23] = 132;
-    let frame = ipv4_frame(&packet[..], 0).unwrap();
+    let frame = v4_frame(&packet[..], 0).unwrap();
     assert_eq!(wire_ip_len(&packet[..], &frame, 1200), None);
 }
 
@@ -168,7 +273,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(packet in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse(&packet);
-        if let Some(frame) = ipv4_frame(&packet[..], 0) {
+        if let Some(frame) = v4_frame(&packet[..], 0) {
             let _ = wire_ip_len(&packet[..], &frame, 1000);
         }
     }

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Be16, checksum};
+use super::{eth::ETHERTYPE_IPV4, ip::IpHeader};
+use crate::{Be16, addr::MapIp, checksum, packet::Packet};
 
 /// Protocol number of ICMP.
 pub const PROTOCOL_ICMP: u8 = 1;
@@ -45,16 +46,8 @@ pub struct Ipv4Header {
 }
 
 impl Ipv4Header {
-    /// Bytes, without options.
-    pub const LEN: usize = 20;
     /// `version_ihl` of a header without options.
     pub const VERSION_IHL: u8 = 0x45;
-
-    /// Header length in bytes, options included, as the header claims.
-    #[inline(always)]
-    pub const fn header_len(&self) -> usize {
-        ((self.version_ihl & 0x0f) as usize) * 4
-    }
 
     /// True for a fragment that is not its datagram's first, and so has no transport header.
     #[inline(always)]
@@ -75,23 +68,93 @@ impl Ipv4Header {
     }
 }
 
-/// True for 224.0.0.0/4 and 255.255.255.255: nothing a router forwards as unicast.
-#[inline(always)]
-pub const fn is_multicast_or_broadcast(addr: [u8; 4]) -> bool {
-    addr[0] & 0xf0 == 0xe0 || u32::from_be_bytes(addr) == u32::MAX
-}
+impl IpHeader for Ipv4Header {
+    type Addr = [u8; 4];
 
-/// True for addresses that no packet between hosts has as its source (RFC 1122 section 3.2.1.3): 0.0.0.0/8,
-/// loopback, multicast and the reserved addresses above it.
-#[inline(always)]
-pub const fn is_martian_source(addr: [u8; 4]) -> bool {
-    addr[0] == 0 || addr[0] == 127 || addr[0] >= 224
-}
+    const ETHERTYPE: Be16 = ETHERTYPE_IPV4;
+    const LEN: usize = 20;
+    const ICMP: u8 = PROTOCOL_ICMP;
 
-/// True for addresses that no packet between hosts has as its destination: 0.0.0.0/8 and loopback.
-#[inline(always)]
-pub const fn is_martian_destination(addr: [u8; 4]) -> bool {
-    addr[0] == 0 || addr[0] == 127
+    #[inline(always)]
+    fn src(&self) -> [u8; 4] {
+        self.src
+    }
+
+    #[inline(always)]
+    fn dst(&self) -> [u8; 4] {
+        self.dst
+    }
+
+    #[inline(always)]
+    fn map_ip(addr: [u8; 4]) -> MapIp {
+        MapIp::v4(addr)
+    }
+
+    #[inline(always)]
+    fn is_sane(&self) -> bool {
+        self.version_ihl >> 4 == 4 && self.header_len() >= Self::LEN
+    }
+
+    #[inline(always)]
+    fn header_len(&self) -> usize {
+        ((self.version_ihl & 0x0f) as usize) * 4
+    }
+
+    #[inline(always)]
+    fn packet_len(&self) -> usize {
+        self.total_len.get() as usize
+    }
+
+    #[inline(always)]
+    fn tos(&self) -> u8 {
+        self.tos
+    }
+
+    #[inline(always)]
+    fn set_tos(&mut self, tos: u8) {
+        let word = |tos: u8| u16::from_be_bytes([self.version_ihl, tos]);
+        self.checksum = Be16::new(checksum::update(self.checksum.get(), word(self.tos), word(tos)));
+        self.tos = tos;
+    }
+
+    #[inline(always)]
+    fn ttl(&self) -> u8 {
+        self.ttl
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.version_ihl == Self::VERSION_IHL && !self.is_fragment()
+    }
+
+    #[inline(always)]
+    fn udp_offset<P: Packet + ?Sized>(&self, _packet: &P, _start: usize) -> Option<usize> {
+        let has_header =
+            self.protocol == PROTOCOL_UDP && !self.is_later_fragment() && self.header_len() >= Self::LEN;
+        has_header.then_some(self.header_len())
+    }
+
+    /// RFC 1122 section 3.2.1.3: 0.0.0.0/8, loopback, multicast and the reserved addresses above it.
+    #[inline(always)]
+    fn is_martian_source(addr: [u8; 4]) -> bool {
+        addr[0] == 0 || addr[0] == 127 || addr[0] >= 224
+    }
+
+    #[inline(always)]
+    fn is_martian_destination(addr: [u8; 4]) -> bool {
+        addr[0] == 0 || addr[0] == 127
+    }
+
+    /// 224.0.0.0/4 and 255.255.255.255.
+    #[inline(always)]
+    fn is_group(addr: [u8; 4]) -> bool {
+        addr[0] & 0xf0 == 0xe0 || u32::from_be_bytes(addr) == u32::MAX
+    }
 }
 
 const _: () = assert!(size_of::<Ipv4Header>() == Ipv4Header::LEN);
@@ -118,12 +181,17 @@ mod tests {
     #[test]
     fn martians() {
         for addr in [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [240, 0, 0, 1], [255; 4]] {
-            assert!(is_martian_source(addr), "{addr:?}");
+            assert!(Ipv4Header::is_martian_source(addr), "{addr:?}");
         }
         for addr in [[1, 0, 0, 1], [10, 0, 0, 1], [126, 255, 0, 1], [128, 0, 0, 1], [223, 255, 255, 254]] {
-            assert!(!is_martian_source(addr) && !is_martian_destination(addr), "{addr:?}");
+            assert!(
+                !Ipv4Header::is_martian_source(addr) && !Ipv4Header::is_martian_destination(addr),
+                "{addr:?}"
+            );
         }
-        assert!(is_martian_destination([127, 0, 0, 1]) && is_martian_destination([0; 4]));
+        assert!(
+            Ipv4Header::is_martian_destination([127, 0, 0, 1]) && Ipv4Header::is_martian_destination([0; 4])
+        );
     }
 
     #[test]
@@ -139,10 +207,10 @@ mod tests {
 
     #[test]
     fn group_addresses() {
-        assert!(is_multicast_or_broadcast([224, 0, 0, 1]));
-        assert!(is_multicast_or_broadcast([239, 255, 255, 250]));
-        assert!(is_multicast_or_broadcast([255; 4]));
-        assert!(!is_multicast_or_broadcast([223, 255, 255, 255]));
-        assert!(!is_multicast_or_broadcast([240, 0, 0, 1]));
+        assert!(Ipv4Header::is_group([224, 0, 0, 1]));
+        assert!(Ipv4Header::is_group([239, 255, 255, 250]));
+        assert!(Ipv4Header::is_group([255; 4]));
+        assert!(!Ipv4Header::is_group([223, 255, 255, 255]));
+        assert!(!Ipv4Header::is_group([240, 0, 0, 1]));
     }
 }

@@ -3,15 +3,19 @@
 pub mod arp;
 pub mod eth;
 pub mod icmp;
+pub mod ip;
 pub mod ipv4;
+pub mod ipv6;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;
 
 pub use arp::ArpPacket;
 pub use eth::EthHeader;
-pub use icmp::FragNeededHeader;
+pub use icmp::{FragNeededHeader, NeighbourMessage, TooBigHeader};
+pub use ip::IpHeader;
 pub use ipv4::Ipv4Header;
+pub use ipv6::Ipv6Header;
 pub use tcp::TcpHeader;
 pub use udp::UdpHeader;
 pub use vxlan::VxlanHeader;
@@ -26,7 +30,8 @@ mod tests {
     use crate::{
         Mac, Vni,
         parse::{INNER_ETH, INNER_L3, L3, OUTER_UDP, VXLAN},
-        template::{Stamp, VxlanV4},
+        template::{Stamp, Underlay, Vxlan},
+        wire::eth::ETHERTYPE_IPV4,
     };
 
     #[test]
@@ -39,9 +44,9 @@ mod tests {
 
     #[test]
     fn a_stamped_template_is_what_the_library_builds() {
-        let template = VxlanV4 {
-            src: [192, 0, 2, 1],
-            dst: [192, 0, 2, 2],
+        let template = Vxlan {
+            underlay: Underlay::V4 { src: [192, 0, 2, 1], dst: [192, 0, 2, 2] },
+            carries: ETHERTYPE_IPV4,
             port: 8472,
             vni: Vni::new(0x00ab_cdef).unwrap(),
             inner_src: Mac([2, 0, 0, 0, 0, 1]),

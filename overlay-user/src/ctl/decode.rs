@@ -9,7 +9,7 @@ use overlay_common::{
     parse::L3,
     vni::VniKey,
     wire::{
-        EthHeader, Ipv4Header, UdpHeader, VxlanHeader,
+        EthHeader, IpHeader, Ipv4Header, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
         ipv4::{FRAGMENT_OFFSET, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP},
     },

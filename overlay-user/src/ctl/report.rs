@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::{
     DropReason, Encap,
     addr::MapIp,
@@ -168,7 +168,7 @@ pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
     /// Address, VNI, port and tunnel kind: what makes one row.
     type Way = (MapIp, u32, u16, u32);
     /// Peer id, least MTU and subnets.
-    type Row = (u32, u32, BTreeSet<Ipv4Net>);
+    type Row = (u32, u32, BTreeSet<IpNet>);
     let mut rows: BTreeMap<Way, Row> = BTreeMap::new();
     // Routes first: a route that is moved meanwhile leaves the tunnel that it led to.
     let routes = maps.routes()?;

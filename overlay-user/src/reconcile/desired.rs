@@ -9,8 +9,9 @@ use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
     Be16, Encap, Mac, Vni,
     addr::MapIp,
-    map::{RouteSource, Tunnel},
-    template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
+    map::{Hop, MAX_HOPS, RouteSource, Tunnel},
+    template::{Underlay, Vxlan},
+    wire::eth::ETHERTYPE_IPV4,
 };
 
 use super::table;
@@ -122,9 +123,10 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> T
     let port = record.port.unwrap_or(local.port);
     match record.encap {
         Encap::Vxlan => {
-            let template = VxlanV4 {
-                src: local.underlay_ip.octets(),
-                dst: record.public_ip.octets(),
+            let (src, dst) = (local.underlay_ip.octets(), record.public_ip.octets());
+            let template = Vxlan {
+                underlay: Underlay::V4 { src, dst },
+                carries: ETHERTYPE_IPV4,
                 port,
                 vni,
                 inner_src: local.vtep_mac,
@@ -133,18 +135,19 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> T
             .compile();
             Tunnel {
                 template: template.bytes,
-                room_flags: VXLAN_V4_ENCAP_FLAGS,
+                room_flags: template.room_flags,
                 template_len: template.len as u32,
                 checksum: template.checksum,
-                uplink: local.uplink.index,
                 mtu,
                 peer: 0,
                 encap: record.encap as u32,
-                next_hop: next_hop.into(),
+                flags: 0,
+                local: MapIp::from(local.underlay_ip),
                 remote: MapIp::from(record.public_ip),
                 vni: vni.key(),
                 port: Be16::new(port),
                 padding: [0; 2],
+                hops: [Hop { uplink: local.uplink.index, next_hop: next_hop.into() }; MAX_HOPS],
             }
         }
     }

@@ -150,7 +150,7 @@ impl Planner<'_> {
                     id
                 }
             };
-            let key = RouteKey::new(desired.vni, *prefix);
+            let key = RouteKey::new(desired.vni, (*prefix).into());
             let route = Route { tunnel: id, peer, source: remote.source as u32 };
             if self.observed.routes.get(&key) != Some(&route) {
                 puts.push(Change::PutRoute(key, route));

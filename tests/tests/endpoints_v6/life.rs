@@ -67,7 +67,7 @@ fn who_has_fallen_silent_is_asked_and_who_does_not_answer_is_forgotten() {
     eventually("the endpoint is known", SOON, || is_at(host, ip, 1)).unwrap();
     let mut maps = Maps::open(&Pins::new(&host.overlayd().config.pin_dir)).unwrap();
     let vni = maps.endpoints().unwrap()[0].0.vni;
-    let key = |ip: std::net::Ipv6Addr| EndpointKey { vni, ip: MapIp { bytes: ip.octets() } };
+    let key = |ip: std::net::Ipv6Addr| EndpointKey { vni, ip: MapIp::from(ip) };
     let known = maps.endpoint(key(ip)).unwrap().unwrap();
     let ago = |seconds: u64| monotonic_now() - seconds * 1_000_000_000;
     let sniffer = Sniffer::on(&host.c(1).ns, "eth0").unwrap();

@@ -19,7 +19,10 @@ fn another_gateway_is_followed_and_nothing_is_lost() {
     let next_hop = || {
         let (_, route) = maps.routes().unwrap()[0];
         let tunnels = maps.tunnels().unwrap();
-        tunnels.iter().find(|(id, _)| *id == route.tunnel).and_then(|(_, tunnel)| tunnel.next_hop.to_v4())
+        tunnels
+            .iter()
+            .find(|(id, _)| *id == route.tunnel)
+            .and_then(|(_, tunnel)| tunnel.hops[0].next_hop.to_v4())
     };
     let flow = Flow::start(&topology);
     for gateway in ["192.0.2.1", "172.16.199.16", "192.0.2.1", "172.16.199.16"] {

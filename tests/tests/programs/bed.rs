@@ -214,13 +214,18 @@ impl Bed {
 /// The bytes of an event that tells of an address speaking from where it does not live: kind, ifindex, VNI,
 /// address, MAC address, padding.
 pub(crate) fn moved_event(ifindex: u32, addr: [u8; 4], mac: [u8; 6]) -> Vec<u8> {
+    let mut mapped = [0; 16];
+    mapped[10..12].fill(0xff);
+    mapped[12..].copy_from_slice(&addr);
+    moved_event_ip(ifindex, mapped, mac)
+}
+
+/// The same for an address in the form that map keys have.
+pub(crate) fn moved_event_ip(ifindex: u32, addr: [u8; 16], mac: [u8; 6]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(1_u32.to_ne_bytes());
     bytes.extend(ifindex.to_ne_bytes());
     bytes.extend(world::LOCAL_VNI.to_be_bytes());
-    // The address is v4-mapped.
-    bytes.extend([0; 10]);
-    bytes.extend([0xff; 2]);
     bytes.extend(addr);
     bytes.extend(mac);
     bytes.extend([0; 2]);

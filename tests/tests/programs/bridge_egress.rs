@@ -51,7 +51,6 @@ fn what_goes_to_the_bridges_own_neighbours_passes_untouched() {
         case("a container's MAC address", eth(CONTAINER_MAC, GATEWAY_MAC, IPV4, &ip)),
         case("broadcast", eth([0xff; 6], GATEWAY_MAC, IPV4, &ip)),
         case("ARP for the neighbour", eth(OVERLAY_NEIGHBOUR, GATEWAY_MAC, ARP, &pattern(28))),
-        case("IPv6", eth(OVERLAY_NEIGHBOUR, GATEWAY_MAC, crate::packet::IPV6, &pattern(60))),
         case("a device that is no port", eth(OVERLAY_NEIGHBOUR, GATEWAY_MAC, IPV4, &ip)).on(dev::STRAY),
     ]);
 }

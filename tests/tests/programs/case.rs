@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use overlay_common::{
     DropReason,
-    map::{Direction, Endpoint, Traffic},
+    map::{Direction, Endpoint, EndpointKey, Traffic},
 };
 use overlay_user::datapath::map::Maps;
 
 use crate::{
     bed::{Bed, Ran, State, with_bed},
-    packet::{Addr, at, ip_checksum_holds},
+    packet::{Addr, IPV6, at, ip_checksum_holds},
     skb::Context,
     world,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Case {
     pub(crate) drop: Option<DropReason>,
     traffic: Option<(u32, Direction, Traffic)>,
     /// An endpoint that is new or changed, and by how much `learned` of its port moves.
-    endpoint: Option<(Addr, Endpoint, u32)>,
+    endpoint: Option<(EndpointKey, Endpoint, u32)>,
     events: Vec<Vec<u8>>,
 }
 
@@ -134,8 +134,13 @@ impl Case {
     }
 
     /// Must enter or replace an endpoint.
-    pub(crate) fn learns(mut self, addr: Addr, endpoint: Endpoint) -> Self {
-        self.endpoint = Some((addr, endpoint, 1));
+    pub(crate) fn learns(self, addr: Addr, endpoint: Endpoint) -> Self {
+        self.learns_key(world::endpoint_key(addr), endpoint)
+    }
+
+    /// The same, of either IP version.
+    pub(crate) fn learns_key(mut self, key: EndpointKey, endpoint: Endpoint) -> Self {
+        self.endpoint = Some((key, endpoint, 1));
         self
     }
 
@@ -164,8 +169,7 @@ impl Case {
             sum.packets += delta.packets;
             sum.bytes += delta.bytes;
         }
-        if let Some((addr, endpoint, learned)) = self.endpoint {
-            let key = world::endpoint_key(addr);
+        if let Some((key, endpoint, learned)) = self.endpoint {
             state.endpoints.retain(|(known, _)| *known != key);
             state.endpoints.push((key, endpoint));
             state.endpoints.sort_by_key(|(key, _)| *key);
@@ -205,13 +209,15 @@ impl Case {
             Out::Bytes(bytes) | Out::Tunnel(bytes) => bytes.clone(),
         };
         if matches!(self.out, Out::Tunnel(_)) && ran.packet.len() >= at::INNER_IP {
-            let port = &ran.packet[at::OUTER_UDP..at::OUTER_UDP + 2];
-            expected[at::OUTER_UDP..at::OUTER_UDP + 2].copy_from_slice(port);
+            let over_v6 = expected[12..14] == IPV6.to_be_bytes();
+            let udp = if over_v6 { at::OUTER_UDP_V6 } else { at::OUTER_UDP };
+            let port = &ran.packet[udp..udp + 2];
+            expected[udp..udp + 2].copy_from_slice(port);
             let port = u16::from_be_bytes([port[0], port[1]]);
             if !DYNAMIC_PORTS.contains(&port) {
                 let _ = writeln!(wrong, "  outer source port {port} is not a dynamic one");
             }
-            if !ip_checksum_holds(&ran.packet, at::OUTER_IP) {
+            if !over_v6 && !ip_checksum_holds(&ran.packet, at::OUTER_IP) {
                 let _ = writeln!(wrong, "  the outer IP checksum is wrong");
             }
         }

@@ -9,6 +9,7 @@ mod budget;
 mod case;
 mod fuzz;
 mod handover;
+mod ipv6;
 mod learning;
 mod local;
 mod mtu;

@@ -20,6 +20,8 @@ pub(crate) type Addr = [u8; 4];
 pub(crate) mod at {
     pub(crate) const OUTER_IP: usize = 14;
     pub(crate) const OUTER_UDP: usize = OUTER_IP + 20;
+    /// The same over IPv6.
+    pub(crate) const OUTER_UDP_V6: usize = OUTER_IP + 40;
     pub(crate) const VXLAN: usize = OUTER_UDP + 8;
     pub(crate) const INNER_ETH: usize = VXLAN + 8;
     pub(crate) const INNER_IP: usize = INNER_ETH + 14;

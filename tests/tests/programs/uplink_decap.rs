@@ -11,7 +11,7 @@ use overlay_common::{
 use crate::{
     bed::{Bed, with_bed},
     case::{Case, compare_state, hex},
-    packet::{IPV4, Ipv4, Vxlan, at, eth},
+    packet::{IPV4, IPV6, Ipv4, Vxlan, at, eth},
     world::{A, CONTAINER, LOCAL_VNI, TOKEN, UPLINK_MAC, decap, dev, from_peer},
     xdp::{DROP, PASS},
 };
@@ -40,8 +40,12 @@ fn expected(case: &Case) -> (u32, Vec<u8>, Vec<u8>) {
         (Some(reason), _) if is_decided_here(reason) => return untouched(DROP),
         (None, None) => return untouched(PASS),
         (_, Some(frame)) => frame.to_vec(),
-        (Some(_), None) => case.packet[at::INNER_ETH..].to_vec(),
+        (Some(_), None) => {
+            let over_v6 = case.packet[12..14] == IPV6.to_be_bytes();
+            case.packet[at::INNER_ETH + if over_v6 { 20 } else { 0 }..].to_vec()
+        }
     };
+    // Of the peers, B alone has an IPv6 address.
     let peer = if case.packet[at::OUTER_IP + 12..at::OUTER_IP + 16] == A.underlay { 1 } else { 2 };
     let stripped = [&UPLINK_MAC[..], &case.packet[6..12], &frame[12..]].concat();
     (PASS, record(peer), stripped)

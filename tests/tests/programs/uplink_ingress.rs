@@ -271,7 +271,7 @@ fn inner_frames_are_checked() {
             DropReason::InnerDestinationMac,
         ),
         drops("ARP", &ethertype(ARP), DropReason::InnerProtocol),
-        drops("IPv6", &ethertype(IPV6), DropReason::InnerProtocol),
+        drops("IPv4 that says it is IPv6", &ethertype(IPV6), DropReason::InnerMalformed),
         drops("VLAN", &ethertype(0x8100), DropReason::InnerProtocol),
         drops("not version 4", &version_6, DropReason::InnerMalformed),
         drops("a header length under 20", &short_ihl, DropReason::InnerMalformed),

@@ -5,11 +5,12 @@ use overlay_common::{
     Be16, Encap, Mac as MacAddr, Vni,
     addr::MapIp,
     map::{
-        Decap, DecapState, Endpoint, EndpointKey, EndpointSource, Node, Peer, PeerKey, Port, REASON_BYTES,
-        Route, RouteSource, Subnet, Tunnel, Uplink, endpoint_flag, port_flag,
+        Decap, DecapState, Endpoint, EndpointKey, EndpointSource, Hop, MAX_HOPS, Node, Peer, PeerKey, Port,
+        REASON_BYTES, Route, RouteSource, Subnet, Tunnel, Uplink, endpoint_flag, port_flag,
     },
-    template::{VXLAN_V4_ENCAP_FLAGS, VxlanV4},
+    template::{Underlay, Vxlan as Template},
     vni::VniKey,
+    wire::eth::ETHERTYPE_IPV4,
 };
 use overlay_user::datapath::map::{Maps, RouteKey};
 
@@ -130,6 +131,7 @@ pub(crate) fn port(flags: u32) -> Port {
         subnet: SUBNET,
         mask: [255, 255, 0, 0],
         gateway: GATEWAY,
+        mask_v6: [0xff; 16],
         gateway_mac: MacAddr(GATEWAY_MAC),
         ..Port::default()
     }
@@ -162,9 +164,9 @@ pub(crate) fn fill(maps: &mut Maps) {
     }
     let gateway = endpoint(dev::BRIDGE, GATEWAY_MAC, EndpointSource::Gateway);
     maps.put_endpoint(endpoint_key(GATEWAY), Endpoint { flags: endpoint_flag::HOST, ..gateway }).unwrap();
-    let subnet = Subnet { bridge: dev::BRIDGE, gateway: GATEWAY, broadcast: BROADCAST };
+    let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::v4(GATEWAY), broadcast: MapIp::v4(BROADCAST) };
     maps.put_subnet(route_key(SUBNET, 16), subnet).unwrap();
-    maps.put_uplink(dev::UPLINK, Uplink { addr: UNDERLAY }).unwrap();
+    maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: [0; 16] }).unwrap();
     maps.put_decap(dev::UPLINK, decap(DecapState::Xdp)).unwrap();
     let vni = Vni::new(LOCAL_VNI).unwrap().key();
     maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni }).unwrap();
@@ -186,9 +188,9 @@ fn fill_peer(maps: &mut Maps, peer: &PeerHost) {
 /// The tunnel to a peer, compiled as the daemon does.
 pub(crate) fn tunnel(peer: &PeerHost) -> Tunnel {
     let vni = Vni::new(peer.vni).unwrap();
-    let template = VxlanV4 {
-        src: UNDERLAY,
-        dst: peer.underlay,
+    let template = Template {
+        underlay: Underlay::V4 { src: UNDERLAY, dst: peer.underlay },
+        carries: ETHERTYPE_IPV4,
         port: peer.port,
         vni,
         inner_src: MacAddr(VTEP_MAC),
@@ -197,18 +199,19 @@ pub(crate) fn tunnel(peer: &PeerHost) -> Tunnel {
     .compile();
     Tunnel {
         template: template.bytes,
-        room_flags: VXLAN_V4_ENCAP_FLAGS,
+        room_flags: template.room_flags,
         template_len: template.len as u32,
         checksum: template.checksum,
-        uplink: dev::UPLINK,
         mtu: MTU,
         peer: peer.id,
         encap: Encap::Vxlan as u32,
-        next_hop: MapIp::v4(peer.underlay),
+        flags: 0,
+        local: MapIp::v4(UNDERLAY),
         remote: MapIp::v4(peer.underlay),
         vni: vni.key(),
         port: Be16::new(peer.port),
         padding: [0; 2],
+        hops: [Hop { uplink: dev::UPLINK, next_hop: MapIp::v4(peer.underlay) }; MAX_HOPS],
     }
 }
 

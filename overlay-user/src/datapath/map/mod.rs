@@ -4,18 +4,19 @@ mod array;
 mod hash;
 mod trie;
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key};
-use ipnet::Ipv4Net;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use ipnet::IpNet;
 use overlay_common::{
     Vni,
     addr::MapIp,
     map::{
-        Decap, Endpoint, EndpointKey, Node, Note, PathMtu, Peer, PeerKey, Port, PrefixV4, Route, Sampling,
-        Status, Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
+        Decap, Endpoint, EndpointKey, Node, Note, PathMtu, Peer, PeerKey, Port, Route, Sampling, Status,
+        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
     },
     vni::VniKey,
 };
 
+use self::trie::Tries;
 use super::{DatapathError, pin::Pins};
 
 /// A value that crosses into the kernel.
@@ -32,25 +33,13 @@ pub struct RouteKey {
     /// The network.
     pub vni: VniKey,
     /// The subnet, without host bits.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
 }
 
 impl RouteKey {
     /// The key of `prefix` in the network `vni`.
-    pub fn new(vni: Vni, prefix: Ipv4Net) -> Self {
+    pub fn new(vni: Vni, prefix: IpNet) -> Self {
         Self { vni: vni.key(), prefix: prefix.trunc() }
-    }
-
-    fn to_trie(self) -> Key<Wire<PrefixV4>> {
-        let bits = PrefixV4::VNI_BITS + u32::from(self.prefix.prefix_len());
-        Key::new(bits, Wire(PrefixV4 { vni: self.vni, addr: self.prefix.network().octets() }))
-    }
-
-    /// `None` for a prefix that does not match the whole VNI, which nobody of us writes.
-    fn from_trie(key: &Key<Wire<PrefixV4>>) -> Option<Self> {
-        let (bits, Wire(data)) = (key.prefix_len(), key.data());
-        let len = u8::try_from(bits.checked_sub(PrefixV4::VNI_BITS)?).ok()?;
-        Some(Self { vni: data.vni, prefix: Ipv4Net::new(data.addr.into(), len).ok()? })
     }
 }
 
@@ -58,8 +47,8 @@ impl RouteKey {
 pub struct Maps {
     ports: HashMap<MapData, u32, Wire<Port>>,
     endpoints: HashMap<MapData, Wire<EndpointKey>, Wire<Endpoint>>,
-    routes: LpmTrie<MapData, Wire<PrefixV4>, Wire<Route>>,
-    subnets: LpmTrie<MapData, Wire<PrefixV4>, Wire<Subnet>>,
+    routes: Tries<Route>,
+    subnets: Tries<Subnet>,
     tunnels: Array<MapData, Wire<Tunnel>>,
     peers: HashMap<MapData, Wire<PeerKey>, Wire<Peer>>,
     uplinks: HashMap<MapData, u32, Wire<Uplink>>,
@@ -108,8 +97,8 @@ impl Maps {
         Ok(Self {
             ports: open(pins, name::PORTS, Map::HashMap)?,
             endpoints: open(pins, name::ENDPOINTS, Map::HashMap)?,
-            routes: open(pins, name::ROUTES_V4, Map::LpmTrie)?,
-            subnets: open(pins, name::SUBNETS_V4, Map::LpmTrie)?,
+            routes: Tries::open(pins, name::ROUTES_V4, name::ROUTES_V6)?,
+            subnets: Tries::open(pins, name::SUBNETS_V4, name::SUBNETS_V6)?,
             tunnels: open(pins, name::TUNNELS, Map::Array)?,
             peers: open(pins, name::PEERS, Map::HashMap)?,
             uplinks: open(pins, name::UPLINKS, Map::HashMap)?,

@@ -78,8 +78,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 /// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
-        let IpNet::V4(prefix) = *prefix else { panic!("{prefix} is of no peer") };
-        let route = &observed.routes[&RouteKey::new(local().vni, prefix)];
+        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
         assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
     }
 }
@@ -100,7 +99,7 @@ proptest! {
 }
 
 /// The state that the observed one must be, ids aside.
-fn summary(observed: &Observed) -> BTreeMap<Ipv4Net, (Ipv4Addr, u32, u16)> {
+fn summary(observed: &Observed) -> BTreeMap<IpNet, (Ipv4Addr, u32, u16)> {
     observed
         .routes
         .iter()
@@ -126,7 +125,7 @@ proptest! {
             carry_out(&mut observed, &first);
             let expected: BTreeMap<_, _> = records
                 .iter()
-                .map(|(subnet, r)| (*subnet, (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
+                .map(|(subnet, r)| (IpNet::from(*subnet), (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
                 .collect();
             prop_assert_eq!(summary(&observed), expected);
             let wanted: BTreeSet<Ipv4Addr> = records.values().map(|r| r.public_ip).collect();

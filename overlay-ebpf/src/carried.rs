@@ -1,0 +1,132 @@
+//! The two versions of IP that the overlay carries: where the programs look up what belongs to each.
+
+use overlay_common::{
+    checksum,
+    map::{Port, Route, Subnet, port_flag},
+    parse::{self, masked, masked_v6},
+    template::{DECAP_TO_V4, DECAP_TO_V6},
+    vni::VniKey,
+    wire::{IpHeader, Ipv4Header, Ipv6Header},
+};
+
+use crate::{maps, packet::Skb};
+
+/// An IP version of packets between containers.
+pub(crate) trait Carried: IpHeader {
+    /// Flag of `bpf_skb_adjust_room` where what is left is of this version and what is taken away was not.
+    const DECAP_TO: u64;
+    /// Flag of a port past whose bridge this version may go. None for IPv6: whether a host filters it between its
+    /// bridge's ports the daemon does not find out.
+    const LOCAL: Option<u32>;
+
+    /// The peer's subnet that covers an address.
+    fn route(vni: VniKey, addr: Self::Addr) -> Option<&'static Route>;
+
+    /// The local subnet that covers an address.
+    fn subnet(vni: VniKey, addr: Self::Addr) -> Option<&'static Subnet>;
+
+    /// True for an address of a bridge's subnet.
+    fn is_in_subnet(port: &Port, addr: Self::Addr) -> bool;
+
+    /// True for the bridge's own address.
+    fn is_gateway(port: &Port, addr: Self::Addr) -> bool;
+
+    /// True for addresses of a bridge's subnet that no host may have.
+    fn is_reserved(port: &Port, addr: Self::Addr) -> bool;
+
+    /// The address that a frame claims to be its sender's own, by ARP or neighbour discovery.
+    fn claimed(skb: &Skb<'_>) -> Option<Self::Addr>;
+
+    /// Takes one from the hops that are left, in the header at `offset`: the overlay is one hop.
+    fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64>;
+}
+
+impl Carried for Ipv4Header {
+    const DECAP_TO: u64 = DECAP_TO_V4;
+    const LOCAL: Option<u32> = Some(port_flag::LOCAL);
+
+    #[inline(always)]
+    fn route(vni: VniKey, addr: [u8; 4]) -> Option<&'static Route> {
+        maps::route_v4(vni, addr)
+    }
+
+    #[inline(always)]
+    fn subnet(vni: VniKey, addr: [u8; 4]) -> Option<&'static Subnet> {
+        maps::subnet_v4(vni, addr)
+    }
+
+    #[inline(always)]
+    fn is_in_subnet(port: &Port, addr: [u8; 4]) -> bool {
+        masked(addr, port.mask) == port.subnet
+    }
+
+    #[inline(always)]
+    fn is_gateway(port: &Port, addr: [u8; 4]) -> bool {
+        addr == port.gateway
+    }
+
+    /// The network and broadcast addresses; a /31 has neither (RFC 3021).
+    #[inline(always)]
+    fn is_reserved(port: &Port, addr: [u8; 4]) -> bool {
+        let host_bits = !u32::from_be_bytes(port.mask);
+        let host = u32::from_be_bytes(addr) & host_bits;
+        host_bits > 1 && (host == 0 || host == host_bits)
+    }
+
+    #[inline(always)]
+    fn claimed(skb: &Skb<'_>) -> Option<[u8; 4]> {
+        parse::arp_sender(skb)
+    }
+
+    #[inline(always)]
+    fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
+        let ttl = self.ttl - 1;
+        let word = |ttl: u8| u16::from_be_bytes([ttl, self.protocol]);
+        let sum = checksum::update(self.checksum.get(), word(self.ttl), word(ttl));
+        // TTL, protocol and checksum stand next to each other: bytes 8 to 11.
+        let [high, low] = sum.to_be_bytes();
+        skb.store(offset + 8, &[ttl, self.protocol, high, low])
+    }
+}
+
+impl Carried for Ipv6Header {
+    const DECAP_TO: u64 = DECAP_TO_V6;
+    const LOCAL: Option<u32> = None;
+
+    #[inline(always)]
+    fn route(vni: VniKey, addr: [u8; 16]) -> Option<&'static Route> {
+        maps::route_v6(vni, addr)
+    }
+
+    #[inline(always)]
+    fn subnet(vni: VniKey, addr: [u8; 16]) -> Option<&'static Subnet> {
+        maps::subnet_v6(vni, addr)
+    }
+
+    #[inline(always)]
+    fn is_in_subnet(port: &Port, addr: [u8; 16]) -> bool {
+        masked_v6(addr, port.mask_v6) == port.subnet_v6
+    }
+
+    #[inline(always)]
+    fn is_gateway(port: &Port, addr: [u8; 16]) -> bool {
+        addr == port.gateway_v6
+    }
+
+    /// The subnet-router anycast address (RFC 4291 section 2.6.1): the routers', all of them.
+    #[inline(always)]
+    fn is_reserved(port: &Port, addr: [u8; 16]) -> bool {
+        addr == port.subnet_v6
+    }
+
+    #[inline(always)]
+    fn claimed(skb: &Skb<'_>) -> Option<[u8; 16]> {
+        parse::nd_sender(skb)
+    }
+
+    #[inline(always)]
+    fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
+        // The hop limit is byte 7, and there is no checksum.
+        skb.store(offset + 7, &(self.hop_limit - 1))
+    }
+}
