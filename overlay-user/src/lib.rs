@@ -20,3 +20,4 @@ pub mod status;
 pub mod store;
 pub mod sysctl;
 pub mod tunnel_devices;
+pub mod underlay;

@@ -20,7 +20,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use futures::FutureExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::{
     event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
     map::StoreState,
@@ -125,7 +125,7 @@ struct Daemon {
     announcer: announce::Announcer,
     updates: mpsc::Receiver<Update>,
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
-    records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
+    records: Option<BTreeMap<IpNet, PeerSubnet>>,
     next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
     /// Through whom each peer was reached when the kernel last had a route to it: in force while it has none.
     last_next_hops: HashMap<Ipv4Addr, Ipv4Addr>,

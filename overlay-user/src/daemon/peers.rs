@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::map::{RouteSource, StoreKind};
 use tracing::info;
 
@@ -29,7 +29,7 @@ impl Daemon {
         troubles
     }
 
-    async fn reconcile_with(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
+    async fn reconcile_with(&mut self, records: &BTreeMap<IpNet, PeerSubnet>) -> BTreeSet<String> {
         let peers = peers(&self.local, records);
         let mut troubles = self.find_next_hops(&peers).await;
         if let Err(error) = self.take_path_mtus(&peers) {
@@ -132,7 +132,7 @@ impl Daemon {
 }
 
 /// The hosts that the store's records name, ourselves excepted.
-fn peers(local: &Local, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<Ipv4Addr> {
-    let hosts = records.values().map(|record| record.public_ip);
+fn peers(local: &Local, records: &BTreeMap<IpNet, PeerSubnet>) -> BTreeSet<Ipv4Addr> {
+    let hosts = records.values().filter_map(|record| record.host.v4());
     hosts.filter(|ip| *ip != local.public_ip && *ip != local.underlay_ip).collect()
 }

@@ -57,7 +57,7 @@ pub struct Desired {
 /// returns, one line each, the records that cannot be used, and why.
 pub fn fold(
     local: &Local,
-    records: &BTreeMap<Ipv4Net, PeerSubnet>,
+    records: &BTreeMap<IpNet, PeerSubnet>,
     source: RouteSource,
     next_hop: impl Fn(Ipv4Addr) -> Ipv4Addr,
     path_mtu: impl Fn(Ipv4Addr) -> Option<u32>,
@@ -70,42 +70,56 @@ pub fn fold(
         rules: local.bridges.iter().skip(1).map(rule).collect(),
     };
     let mut refusals = Vec::new();
-    for (subnet, record) in records {
-        match refuse(local, record) {
-            Some(Refusal::Ours) => {}
-            Some(Refusal::Because(reason)) => refusals.push(reason),
-            None => {
-                let mtu = path_mtu::inner(local.mtu, path_mtu(record.public_ip), record.encap);
-                let tunnel = tunnel(local, record, next_hop(record.public_ip), mtu);
-                let remote = RemoteSubnet { public_ip: record.public_ip, tunnel, source };
-                let routes = kernel_routes(local, *subnet, mtu);
+    for record in records.values() {
+        match judge(local, record) {
+            Judgement::Ours => {}
+            Judgement::Refused(reason) => refusals.push(reason),
+            Judgement::Usable(subnet, public_ip) => {
+                let mtu = path_mtu::inner(local.mtu, path_mtu(public_ip), record.encap);
+                let tunnel = tunnel(local, record, public_ip, next_hop(public_ip), mtu);
+                let remote = RemoteSubnet { public_ip, tunnel, source };
+                let routes = kernel_routes(local, subnet, mtu);
                 desired.kernel_routes.extend(routes.map(|route| ((route.table, route.prefix), route)));
-                desired.subnets.insert(*subnet, remote);
+                desired.subnets.insert(subnet, remote);
             }
         }
     }
     (desired, refusals)
 }
 
-enum Refusal {
+/// What is made of a record.
+enum Judgement {
     /// Our own announcement.
     Ours,
-    Because(String),
+    Refused(String),
+    /// A subnet that is reached over an address.
+    Usable(Ipv4Net, Ipv4Addr),
 }
 
-fn refuse(local: &Local, record: &PeerSubnet) -> Option<Refusal> {
-    let PeerSubnet { subnet, public_ip, .. } = record;
-    let own = local.bridges.iter().find(|bridge| overlaps(*subnet, bridge.address));
-    let ours = *public_ip == local.public_ip;
+fn judge(local: &Local, record: &PeerSubnet) -> Judgement {
+    let PeerSubnet { subnet, host, .. } = record;
+    let ours = host.has(local.public_ip.into());
+    let IpNet::V4(v4) = subnet else {
+        // The IPv6 part of our own key.
+        return if ours { Judgement::Ours } else { Judgement::Refused(refuse_v6(record)) };
+    };
+    let own = local.bridges.iter().find(|bridge| overlaps(*v4, bridge.address));
     match own {
-        Some(bridge) if ours && bridge.address.trunc() == *subnet => Some(Refusal::Ours),
-        Some(bridge) => Some(Refusal::Because(overlap_message(record, &bridge.name, bridge.address))),
-        None if ours || *public_ip == local.underlay_ip => Some(Refusal::Because(format!(
-            "subnet {subnet} is announced with this host's own address {public_ip}, but no --bridge has it: \
+        Some(bridge) if ours && bridge.address.trunc() == *v4 => Judgement::Ours,
+        Some(bridge) => Judgement::Refused(overlap_message(record, &bridge.name, bridge.address)),
+        None if ours || host.has(local.underlay_ip.into()) => Judgement::Refused(format!(
+            "subnet {subnet} is announced with this host's own address {host}, but no --bridge has it: \
              ignored; delete its entry, or name its bridge"
-        ))),
-        None => None,
+        )),
+        None => match host.v4() {
+            Some(public_ip) => Judgement::Usable(*v4, public_ip),
+            None => Judgement::Refused(refuse_v6(record)),
+        },
     }
+}
+
+fn refuse_v6(PeerSubnet { subnet, host, .. }: &PeerSubnet) -> String {
+    format!("subnet {subnet} of peer {host} is not served: this version speaks IPv4 only, inside and outside")
 }
 
 /// What is said where a peer's subnet and one of ours overlap.
@@ -113,17 +127,17 @@ pub fn overlap_message(record: &PeerSubnet, bridge: &str, address: Ipv4Net) -> S
     format!(
         "subnet {} of peer {} overlaps {} of {bridge} on this host: give one of the two bridges another subnet",
         record.subnet,
-        record.public_ip,
+        record.host,
         address.trunc()
     )
 }
 
-fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> Tunnel {
+fn tunnel(local: &Local, record: &PeerSubnet, public_ip: Ipv4Addr, next_hop: Ipv4Addr, mtu: u32) -> Tunnel {
     let vni = record.vni.unwrap_or(local.vni);
     let port = record.port.unwrap_or(local.port);
     match record.encap {
         Encap::Vxlan => {
-            let (src, dst) = (local.underlay_ip.octets(), record.public_ip.octets());
+            let (src, dst) = (local.underlay_ip.octets(), public_ip.octets());
             let template = Vxlan {
                 underlay: Underlay::V4 { src, dst },
                 carries: ETHERTYPE_IPV4,
@@ -143,7 +157,7 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> T
                 encap: record.encap as u32,
                 flags: 0,
                 local: MapIp::from(local.underlay_ip),
-                remote: MapIp::from(record.public_ip),
+                remote: MapIp::from(public_ip),
                 vni: vni.key(),
                 port: Be16::new(port),
                 padding: [0; 2],
@@ -178,20 +192,21 @@ mod tests {
     use super::*;
     use crate::local::tests::local;
 
-    fn record(subnet: &str, public_ip: [u8; 4]) -> (Ipv4Net, PeerSubnet) {
+    fn record(subnet: &str, host: [u8; 4]) -> (IpNet, PeerSubnet) {
         let subnet = subnet.parse().unwrap();
         let record = PeerSubnet {
             subnet,
-            public_ip: public_ip.into(),
+            host: Ipv4Addr::from(host).into(),
             encap: Encap::Vxlan,
             vni: None,
             port: None,
             vtep_mac: None,
+            zero_checksum: false,
         };
         (subnet, record)
     }
 
-    fn fold_all(records: &[(Ipv4Net, PeerSubnet)]) -> (Desired, Vec<String>) {
+    fn fold_all(records: &[(IpNet, PeerSubnet)]) -> (Desired, Vec<String>) {
         fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, |ip| ip, |_| None)
     }
 
@@ -243,7 +258,7 @@ mod tests {
         (peer.vni, peer.port) = (Some(Vni::new(42).unwrap()), Some(8472));
         peer.vtep_mac = Some(Mac([2, 0, 0, 0, 0, 9]));
         let (desired, _) = fold_all(&[(subnet, peer)]);
-        let tunnel = desired.subnets[&subnet].tunnel;
+        let tunnel = desired.subnets[&"172.27.0.0/16".parse().unwrap()].tunnel;
         assert_eq!((tunnel.vni.get(), tunnel.port.get()), (42, 8472));
         assert_eq!(tunnel.template[50..56], [2, 0, 0, 0, 0, 9]);
     }
@@ -260,5 +275,21 @@ mod tests {
         assert_eq!(refusals.len(), 3, "{refusals:?}");
         assert!(refusals.iter().any(|line| line.contains("172.17.5.0/24") && line.contains("docker0")));
         assert!(refusals.iter().any(|line| line.contains("10.9.0.0/24") && line.contains("own address")));
+    }
+
+    #[test]
+    fn ipv6_inside_or_outside_is_refused_by_name_and_the_rest_is_served() {
+        let mut over_v6 = record("172.37.0.0/16", [172, 16, 199, 37]);
+        over_v6.1.host = "2001:db8::37".parse::<std::net::Ipv6Addr>().unwrap().into();
+        let (desired, refusals) = fold_all(&[
+            record("172.27.0.0/16", [172, 16, 199, 27]),
+            record("fd00:27::/64", [172, 16, 199, 27]),
+            record("fd00:17::/64", [172, 16, 199, 17]),
+            over_v6,
+        ]);
+        assert_eq!(desired.subnets.keys().map(ToString::to_string).collect::<Vec<_>>(), ["172.27.0.0/16"]);
+        assert_eq!(refusals.len(), 2, "ours is none: {refusals:?}");
+        assert!(refusals.iter().any(|line| line.contains("fd00:27::/64 of peer 172.16.199.27")));
+        assert!(refusals.iter().any(|line| line.contains("172.37.0.0/16 of peer 2001:db8::37")));
     }
 }

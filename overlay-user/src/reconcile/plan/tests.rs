@@ -13,17 +13,18 @@ use crate::{
 };
 
 /// Some subnets of a few hosts, with a few VNIs and ports.
-fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
+fn records() -> impl Strategy<Value = BTreeMap<IpNet, PeerSubnet>> {
     let record = (0u8..12, 1u8..6, 1u32..3, prop::sample::select(vec![4789u16, 8472])).prop_map(
         |(subnet, host, vni, port)| {
-            let subnet = Ipv4Net::new([10, subnet, 0, 0].into(), 16).unwrap();
+            let subnet = IpNet::V4(Ipv4Net::new([10, subnet, 0, 0].into(), 16).unwrap());
             let record = PeerSubnet {
                 subnet,
-                public_ip: [192, 0, 2, host].into(),
+                host: Ipv4Addr::new(192, 0, 2, host).into(),
                 encap: Encap::Vxlan,
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
                 vtep_mac: None,
+                zero_checksum: false,
             };
             (subnet, record)
         },
@@ -31,12 +32,12 @@ fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
     prop::collection::btree_map(0u8..24, record, 0..12).prop_map(|map| map.into_values().collect())
 }
 
-fn desired(records: &BTreeMap<Ipv4Net, PeerSubnet>) -> Desired {
+fn desired(records: &BTreeMap<IpNet, PeerSubnet>) -> Desired {
     fold(&local(), records, RouteSource::Etcd, |ip| ip, |_| None).0
 }
 
 /// The same, over some bridges in some order (by ifindex), and with a path MTU to every host.
-fn desired_over(records: &BTreeMap<Ipv4Net, PeerSubnet>, bridges: &[u32], path_mtu: Option<u32>) -> Desired {
+fn desired_over(records: &BTreeMap<IpNet, PeerSubnet>, bridges: &[u32], path_mtu: Option<u32>) -> Desired {
     let mut local = local();
     let bridge =
         |index: &u32| Bridge { index: *index, name: format!("br{index}"), ..local.bridges[0].clone() };
@@ -125,10 +126,10 @@ proptest! {
             carry_out(&mut observed, &first);
             let expected: BTreeMap<_, _> = records
                 .iter()
-                .map(|(subnet, r)| (IpNet::from(*subnet), (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
+                .map(|(subnet, r)| (*subnet, (r.host.v4().unwrap(), r.vni.unwrap().get(), r.port.unwrap())))
                 .collect();
             prop_assert_eq!(summary(&observed), expected);
-            let wanted: BTreeSet<Ipv4Addr> = records.values().map(|r| r.public_ip).collect();
+            let wanted: BTreeSet<Ipv4Addr> = records.values().filter_map(|r| r.host.v4()).collect();
             let believed: BTreeSet<Ipv4Addr> = observed.peers.keys().map(|key| key.ip.to_v4().unwrap()).collect();
             prop_assert_eq!(believed, wanted);
             prop_assert_eq!(observed.kernel_routes.len(), records.len() * bridges.len());
@@ -172,16 +173,16 @@ proptest! {
 }
 
 /// A peer with one subnet.
-fn peer(vni: Option<Vni>) -> (Ipv4Net, PeerSubnet) {
+fn peer(vni: Option<Vni>) -> (IpNet, PeerSubnet) {
     let subnet = "10.1.0.0/16".parse().unwrap();
-    let (public_ip, encap) = ([192, 0, 2, 1].into(), Encap::Vxlan);
-    (subnet, PeerSubnet { subnet, public_ip, encap, vni, port: None, vtep_mac: None })
+    let (host, encap) = (Ipv4Addr::new(192, 0, 2, 1).into(), Encap::Vxlan);
+    (subnet, PeerSubnet { subnet, host, encap, vni, port: None, vtep_mac: None, zero_checksum: false })
 }
 
 #[test]
 fn a_foreign_route_is_left_alone_and_named() {
     let (subnet, record) = peer(None);
-    let observed = Observed { foreign_routes: [subnet.into()].into(), ..Observed::default() };
+    let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
     let plan = plan(&desired_over(&[(subnet, record)].into(), &[3, 4], None), &observed, &BTreeSet::new());
     let routes = plan.changes.iter().filter_map(|change| match change {
         Change::PutKernelRoute(route) => Some(route.table),
