@@ -44,7 +44,7 @@ const fn auto(name: &'static str, kind: Kind, mtu: u32, decap: (&'static str, &'
 }
 
 #[rustfmt::skip]
-pub(crate) const CASES: [Case; 8] = [
+pub(crate) const CASES: [Case; 9] = [
     auto("vlan", Kind::Vlan, 1450, ("tc", "eth0 is a vlan, not a physical interface")),
     auto("bond", Kind::Bond, 1450, ("tc", "eth0 is a bond, not a physical interface")),
     auto("wireguard", Kind::WireGuard, 1370, ("tc", "eth0 is a wireguard, not a physical interface")),
@@ -54,6 +54,7 @@ pub(crate) const CASES: [Case; 8] = [
     auto("vmxnet3", Kind::Nic("vmxnet3"), 1450,
         ("tc", "eth0 is a hypervisor's (vmxnet3), and XDP on it would turn offloads off")),
     auto("e1000e", Kind::Nic("e1000e"), 1450, ("tc", "the driver of eth0 (e1000e) has no native XDP")),
+    auto("igb", Kind::Nic("igb"), 1450, ("xdp", "eth0 is a physical interface (igb)")),
     Case { mode: "xdp", ..auto("virtio_net_xdp", Kind::Nic("virtio_net"), 1450, ("xdp", "asked for by --decap xdp")) },
 ];
 
