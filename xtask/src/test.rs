@@ -167,7 +167,7 @@ mod tests {
         // Shown into a buffer: on stdout the line would be counted by the run this test is part of.
         let mut shown = Vec::new();
         let counted = stream(Command::new("sh").args(["-c", script]), &mut shown).unwrap();
-        assert_eq!(counted, (Tally { passed: 2, failed: 1 }, false));
+        assert_eq!(counted, (Tally { passed: 2, failed: 1, skipped: 0 }, false));
         assert_eq!(shown, b"\xff\ntest result: ok. 2 passed; 1 failed; 0 ignored\n");
     }
 }
