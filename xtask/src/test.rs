@@ -75,7 +75,7 @@ fn root_tests(args: &Args, target: &Path) -> Command {
 /// The tests that depend on the kernel, on the kernels that are supported.
 fn other_kernels() -> Result<(Tally, bool)> {
     let mut tally = Tally::default();
-    let failed = vm::run_all(&vm::all_kernels(), vm::TIMEOUT, &mut |line| {
+    let failed = vm::run_all(&vm::all_kernels(), None, vm::TIMEOUT, &mut |line| {
         std::io::stdout().write_all(line)?;
         tally.add_line(&String::from_utf8_lossy(line));
         Ok(())

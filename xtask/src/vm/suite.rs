@@ -37,17 +37,23 @@ const PATIENCE: u32 = 10;
 /// Where lines of the tests' output go.
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + Send + 'a;
 
-/// Builds, then runs the tests on each kernel. Returns the kernels on which they failed.
-pub(crate) fn run_all(kernels: &[Series], timeout: Duration, sink: &mut Sink<'_>) -> Result<Vec<String>> {
+/// Builds, then runs the tests on each kernel, or those whose names contain `filter`. Returns the kernels on which they
+/// failed.
+pub(crate) fn run_all(
+    kernels: &[Series],
+    filter: Option<&str>,
+    timeout: Duration,
+    sink: &mut Sink<'_>,
+) -> Result<Vec<String>> {
     let lab = Lab::open()?;
     // The guest reads this machine's files as they are: nothing may be built while it runs.
     let target = command::target_dir()?;
     command::build_binaries(&target)?;
     let tests = build_tests(&target)?;
-    let cards = cards(&lab);
+    let guest = guest(&tests, filter, &target, &cards(&lab), timeout);
     let mut failed = Vec::new();
     for series in kernels {
-        let status = lab.run(series, &guest(&tests, &target, &cards, timeout), &mut Lines::new(sink))?;
+        let status = lab.run(series, &guest, &mut Lines::new(sink))?;
         if status != 0 {
             failed.push(series.to_string());
         }
@@ -76,6 +82,7 @@ fn cards(lab: &Lab) -> Vec<(&'static str, &'static str)> {
 
 fn guest(
     tests: &[PathBuf],
+    filter: Option<&str>,
     target: &Path,
     cards: &[(&'static str, &'static str)],
     timeout: Duration,
@@ -87,9 +94,10 @@ fn guest(
         ("OVERLAYD_FUZZ_PACKETS", FUZZ_PACKETS.to_string()),
         ("OVERLAYD_TEST_PATIENCE", PATIENCE.to_string()),
     ];
-    let mut lines = String::from("failed=0\n");
+    let (mut lines, filter) = (String::from("failed=0\n"), filter.map(quote).unwrap_or_default());
     for test in tests {
-        lines.push_str(&format!("{} --test-threads=2 || failed=1\n", quote(&test.display().to_string())));
+        let test = quote(&test.display().to_string());
+        lines.push_str(&format!("{test} --test-threads=2 {filter} || failed=1\n"));
     }
     lines.push_str("exit $failed\n");
     // Where cargo runs them.
