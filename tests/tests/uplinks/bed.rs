@@ -1,9 +1,6 @@
 //! Two hosts whose uplinks are of one kind.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use harness::{
     Topology, eventually,
@@ -17,33 +14,30 @@ use serde_json::Value;
 use crate::{
     SOON,
     expected::Case,
-    kind::Kind,
+    kind::{Kind, Turn},
     lay::{Keep, lay},
 };
 
 /// Datagrams a second, at which an emulated CPU keeps up.
 const RATE: u32 = 200;
 
-/// There are two network cards of a driver, and not more.
-static CARDS: Mutex<()> = Mutex::new(());
-
 pub(crate) struct Bed {
     pub(crate) case: Case,
     pub(crate) topology: Topology,
     _keep: Keep,
-    _cards: Option<MutexGuard<'static, ()>>,
+    // Last: the cards are free once the hosts are gone.
+    _turn: Option<Turn>,
 }
 
 impl Bed {
     /// Two hosts with a container each; overlayd runs, and all endpoints are known.
     pub(crate) fn up(case: Case) -> Self {
-        let needs_cards = matches!(case.kind, Kind::Nic(_));
-        let cards = needs_cards.then(|| CARDS.lock().unwrap_or_else(PoisonError::into_inner));
+        let turn = matches!(case.kind, Kind::Nic(_)).then(|| Turn::wait(case.kind.name()));
         let mode = format!("--decap={}", case.mode);
         let builder = Topology::builder().store(StoreKind::Peers).without_overlayd().overlayd_args(&[&mode]);
         let topology = builder.up().unwrap();
         let keep = lay(case.kind, &topology);
-        let mut bed = Self { case, topology, _keep: keep, _cards: cards };
+        let mut bed = Self { case, topology, _keep: keep, _turn: turn };
         for index in [0, 1] {
             bed.topology.start_overlayd(index).unwrap();
         }

@@ -1,6 +1,10 @@
 //! Kinds of uplink, and whether they can be had here.
 
-use std::env;
+use std::{
+    collections::BTreeSet,
+    env,
+    sync::{Condvar, Mutex, PoisonError},
+};
 
 use harness::{Scope, process::Cmd};
 
@@ -74,4 +78,29 @@ fn says_unknown(said: &str) -> bool {
 /// Loads a module, where it is one: nothing asks the kernel for tun, nor for a network card's driver where no udev runs.
 pub(crate) fn load(module: &str) {
     let _ = Cmd::new("modprobe").args(["-q", module]).run();
+}
+
+/// The drivers whose cards some test has now: there are two of each, and not more.
+static TAKEN: (Mutex<BTreeSet<&str>>, Condvar) = (Mutex::new(BTreeSet::new()), Condvar::new());
+
+/// A test's turn with the cards of a driver.
+pub(crate) struct Turn(&'static str);
+
+impl Turn {
+    pub(crate) fn wait(driver: &'static str) -> Self {
+        let (taken, free) = &TAKEN;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken =
+            free.wait_while(taken, |taken| taken.contains(driver)).unwrap_or_else(PoisonError::into_inner);
+        taken.insert(driver);
+        Self(driver)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (taken, free) = &TAKEN;
+        taken.lock().unwrap_or_else(PoisonError::into_inner).remove(self.0);
+        free.notify_all();
+    }
 }

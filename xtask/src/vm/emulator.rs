@@ -178,16 +178,20 @@ impl Emulator {
     }
 }
 
-/// Two network cards of each model, and a hub for them. None is to be booted from.
+/// Two network cards of each model, and a hub for them. Each has a bus to itself: igb's virtual functions take a row of
+/// places. None is to be booted from.
 fn cards(models: &[&str]) -> Vec<String> {
     let mut arguments = Vec::new();
-    for (hub, model) in models.iter().enumerate() {
-        for card in 0..2 {
-            let id = format!("wire{hub}-{card}");
-            arguments.extend(["-netdev".to_owned(), format!("hubport,id={id},hubid={hub}")]);
-            let mac = format!("52:54:00:00:{hub:02x}:{card:02x}");
-            arguments.extend(["-device".to_owned(), format!("{model},netdev={id},mac={mac},romfile=")]);
-        }
+    let places = models.iter().enumerate().flat_map(|(hub, model)| [(hub, model), (hub, model)]);
+    for (number, (hub, model)) in (1..).zip(places) {
+        let mac = format!("52:54:00:00:00:{number:02x}");
+        arguments.extend(["-netdev".to_owned(), format!("hubport,id=port{number},hubid={hub}")]);
+        arguments.extend([
+            "-device".to_owned(),
+            format!("pci-bridge,id=bus{number},chassis_nr={number},shpc=off"),
+            "-device".to_owned(),
+            format!("{model},bus=bus{number},netdev=port{number},mac={mac},romfile="),
+        ]);
     }
     arguments
 }
