@@ -21,6 +21,8 @@
 //! | the daemon restarted, and killed and started | nothing lost; as many programs as before |
 //! | detach | no program left |
 //!
+//! The last four not over network cards whose packets tc decapsulates.
+//!
 //! And besides: what comes untagged to the VLAN's parent, where no reverse path filtering takes it, ends in the tunnel
 //! device's guard, and what comes in another VLAN nowhere; of a bond whose active leg loses its carrier, only what was sent until the other leg carries is lost.
 
