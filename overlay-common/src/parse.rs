@@ -8,7 +8,7 @@ use crate::{
     wire::{
         ArpPacket, EthHeader, IpHeader, Ipv4Header, Ipv6Header, NeighbourMessage, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION},
+        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT},
         ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
         ipv6::{DESTINATION, HOP_BY_HOP, ON_LINK, PROTOCOL_ICMPV6, ROUTING},
     },
@@ -233,7 +233,8 @@ const MAX_EXTENSIONS: usize = 8;
 /// no fragments (RFC 6980), and nothing whose hop limit is not 255.
 ///
 /// # Errors
-/// [`DropReason::ExtensionChain`] where it cannot be told.
+/// [`DropReason::GatewayClaimed`] for a router advertisement: on a bridge the gateway is the router, and no port is
+/// (RFC 6105). [`DropReason::ExtensionChain`] where it cannot be told.
 #[inline(always)]
 pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Result<Option<[u8; 16]>, DropReason> {
     let Some(ip) = packet.read::<Ipv6Header>(L3) else { return Ok(None) };
@@ -244,13 +245,16 @@ pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Result<Option<[u8; 16]>, Dro
     for _ in 0..MAX_EXTENSIONS {
         match next {
             PROTOCOL_ICMPV6 => {
-                let Some(message) = packet.read_at::<NeighbourMessage>(at) else { return Ok(None) };
-                return Ok(match message.icmp_type {
-                    NEIGHBOUR_ADVERTISEMENT => Some(message.target),
+                let Some(icmp_type) = packet.read_at::<u8>(at) else { return Ok(None) };
+                return match icmp_type {
+                    ROUTER_ADVERTISEMENT => Err(DropReason::GatewayClaimed),
+                    NEIGHBOUR_ADVERTISEMENT => {
+                        Ok(packet.read_at::<NeighbourMessage>(at).map(|message| message.target))
+                    }
                     // Who has no address yet asks from none.
-                    NEIGHBOUR_SOLICITATION => Some(ip.src).filter(|src| *src != [0; 16]),
-                    _ => None,
-                });
+                    NEIGHBOUR_SOLICITATION => Ok(Some(ip.src).filter(|src| *src != [0; 16])),
+                    _ => Ok(None),
+                };
             }
             HOP_BY_HOP | ROUTING | DESTINATION => {
                 // Both count eight bytes less than there are (RFC 8200 section 4.3).

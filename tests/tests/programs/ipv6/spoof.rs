@@ -107,6 +107,12 @@ fn nobody_is_the_gateway_but_the_bridge() {
         claims("behind several", &behind(0, &behind(43, &behind(60, &claim)))),
         case("behind more than anybody sends", frame(&(0..8).fold(claim.clone(), |ip, _| behind(60, &ip))))
             .drops(DropReason::ExtensionChain),
+        claims("as a router", &Ipv6::neighbour(134, LINK_LOCAL, ALL_NODES, [0; 16])),
+        claims(
+            "as a router, behind options",
+            &behind(60, &Ipv6::neighbour(134, LINK_LOCAL, ALL_NODES, [0; 16])),
+        ),
+        passes("asks for routers", &Ipv6::neighbour(133, LINK_LOCAL, ALL_NODES, [0; 16])),
         passes("with a hop limit that no kernel believes", &Ipv6 { hop_limit: 254, ..claim.clone() }),
         passes("in a fragment, which no kernel believes", &behind(44, &claim)),
         passes("advertises its own", &Ipv6::neighbour(136, CONTAINER6, ALL_NODES, CONTAINER6)),
