@@ -10,7 +10,7 @@ use crate::{
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
         icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT},
         ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
-        ipv6::{DESTINATION, HOP_BY_HOP, ON_LINK, PROTOCOL_ICMPV6, ROUTING},
+        ipv6::{ON_LINK, PROTOCOL_ICMPV6},
     },
 };
 
@@ -225,9 +225,6 @@ pub fn arp_sender<P: Packet + ?Sized>(packet: &P) -> Option<[u8; 4]> {
     Some(arp.sender)
 }
 
-/// Extension headers that are looked behind, at most: nobody sends so many to a neighbour.
-const MAX_EXTENSIONS: usize = 8;
-
 /// The address that a frame claims by neighbour discovery (RFC 4861) to be its sender's own: the one that it
 /// advertises, or asks from. `None` for any other frame. Kernels believe a message behind extension headers, too; but
 /// no fragments (RFC 6980), and nothing whose hop limit is not 255.
@@ -241,31 +238,27 @@ pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Result<Option<[u8; 16]>, Dro
     if ip.hop_limit != ON_LINK {
         return Ok(None);
     }
-    let (mut next, mut at) = (ip.next_header, L3 + Ipv6Header::LEN);
-    for _ in 0..MAX_EXTENSIONS {
-        match next {
-            PROTOCOL_ICMPV6 => {
-                let Some(icmp_type) = packet.read_at::<u8>(at) else { return Ok(None) };
-                return match icmp_type {
-                    ROUTER_ADVERTISEMENT => Err(DropReason::GatewayClaimed),
-                    NEIGHBOUR_ADVERTISEMENT => {
-                        Ok(packet.read_at::<NeighbourMessage>(at).map(|message| message.target))
-                    }
-                    // Who has no address yet asks from none.
-                    NEIGHBOUR_SOLICITATION => Ok(Some(ip.src).filter(|src| *src != [0; 16])),
-                    _ => Ok(None),
-                };
-            }
-            HOP_BY_HOP | ROUTING | DESTINATION => {
-                // Both count eight bytes less than there are (RFC 8200 section 4.3).
-                let Some([following, words]) = packet.read_at::<[u8; 2]>(at) else { return Ok(None) };
-                next = following;
-                at += (words as usize + 1) * 8;
-            }
-            _ => return Ok(None),
+    let Some((PROTOCOL_ICMPV6, offset)) = ip.behind_extensions(packet, L3)? else { return Ok(None) };
+    let Some(icmp_type) = packet.read_at::<u8>(L3 + offset) else { return Ok(None) };
+    match icmp_type {
+        ROUTER_ADVERTISEMENT => Err(DropReason::GatewayClaimed),
+        NEIGHBOUR_ADVERTISEMENT => {
+            Ok(packet.read_at::<NeighbourMessage>(L3 + offset).map(|message| message.target))
         }
+        // Who has no address yet asks from none.
+        NEIGHBOUR_SOLICITATION => Ok(Some(ip.src).filter(|src| *src != [0; 16])),
+        _ => Ok(None),
     }
-    Err(DropReason::ExtensionChain)
+}
+
+/// The UDP port that a frame is for, behind whatever headers a kernel steps over; `None` where it shows none.
+///
+/// # Errors
+/// [`DropReason::ExtensionChain`] where it cannot be told.
+#[inline(always)]
+pub fn udp_port<P: Packet + ?Sized, H: IpHeader>(packet: &P, ip: &H) -> Result<Option<Be16>, DropReason> {
+    let Some(offset) = ip.hidden_udp(packet, L3)? else { return Ok(None) };
+    Ok(packet.read_at::<UdpHeader>(L3 + offset).map(|udp| udp.dst_port))
 }
 
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the
