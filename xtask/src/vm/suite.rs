@@ -31,8 +31,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(1800);
 /// Packets for the fuzzer: an emulated CPU takes an order of magnitude longer than for the usual number.
 const FUZZ_PACKETS: u32 = 2_000;
 
-/// How many times as long as usual the tests wait for what has to happen.
-const PATIENCE: u32 = 10;
+/// How many times as long as usual the tests wait for what has to happen: a daemon that starts has its programs verified,
+/// by an emulated CPU that others may use too.
+const PATIENCE: u32 = 30;
 
 /// Where lines of the tests' output go.
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + Send + 'a;
