@@ -1,13 +1,15 @@
 //! What the daemon is told: flags first, then the configuration file, then defaults.
 
+mod list;
+
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use overlay_common::{Vni, wire::vxlan};
+use overlay_common::{Vni, map::MAX_UPLINKS, wire::vxlan};
 use serde::Deserialize;
 
 /// Where things are kept unless told otherwise.
@@ -63,26 +65,28 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flags {
-    /// The uplink: the interface to the other hosts
-    #[arg(long, env = "OVERLAYD_IFACE", value_name = "NAME")]
-    pub iface: Option<String>,
+    /// An uplink: an interface to the other hosts; may be repeated or a list joined by commas
+    #[arg(long = "iface", env = "OVERLAYD_IFACE", value_name = "NAME", value_delimiter = ',')]
+    #[serde(default, rename = "iface", deserialize_with = "list::one_or_more")]
+    pub ifaces: Vec<String>,
     /// A bridge whose containers join the overlay; may be repeated, each has a subnet of its own [default: docker0]
     #[arg(long = "bridge", env = "OVERLAYD_BRIDGE", value_name = "NAME", value_delimiter = ',')]
-    #[serde(default, rename = "bridge")]
+    #[serde(default, rename = "bridge", deserialize_with = "list::one_or_more")]
     pub bridges: Vec<String>,
     /// This node's name [default: the host name]
     #[arg(long, env = "OVERLAYD_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// The address that peers send to [default: the uplink's first IPv4 address]
-    #[arg(long, env = "OVERLAYD_PUBLIC_IP", value_name = "IP")]
-    pub public_ip: Option<Ipv4Addr>,
+    /// The address that peers send to; one of each IP version at most [default: the first uplink's first]
+    #[arg(long = "public-ip", env = "OVERLAYD_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
+    #[serde(default, rename = "public_ip", deserialize_with = "list::one_or_more")]
+    pub public_ips: Vec<IpAddr>,
     /// The network's VNI, 1 to 16777215, unless the store's configuration has one [default: 1]
     #[arg(long, env = "OVERLAYD_VNI", value_name = "N")]
     pub vni: Option<u32>,
     /// The network's UDP port, unless the store's configuration has one [default: 4789]
     #[arg(long, env = "OVERLAYD_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// The overlay MTU in bytes [default: the uplink's less the encapsulation]
+    /// The overlay MTU in bytes, at most [default: the smallest uplink's less the encapsulation]
     #[arg(long, env = "OVERLAYD_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
     /// Where tunnel packets are decapsulated: in native XDP, in tc (tcx), or where the uplink is best served [default: auto]
@@ -135,14 +139,16 @@ pub enum StoreConfig {
 /// Everything the daemon needs to know, checked as far as it can be without the kernel or the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The uplink's name.
-    pub iface: String,
+    /// The uplinks' names; at least one.
+    pub ifaces: Vec<String>,
     /// The bridges' names; at least one.
     pub bridges: Vec<String>,
     /// This node's name.
     pub node_name: String,
-    /// The address that peers send to, where it was given.
-    pub public_ip: Option<Ipv4Addr>,
+    /// The IPv4 address that peers send to, where it was given.
+    pub public_v4: Option<Ipv4Addr>,
+    /// The IPv6 address that peers send to, where it was given.
+    pub public_v6: Option<Ipv6Addr>,
     /// The VNI where the store has none.
     pub vni: Vni,
     /// The UDP port where the store has none.
@@ -183,15 +189,17 @@ impl Flags {
     /// Takes from `file` what no flag says.
     #[must_use]
     pub fn over(self, file: Self) -> Self {
-        let list = |flags: Vec<String>, file| if flags.is_empty() { file } else { flags };
+        fn list<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if flags.is_empty() { file } else { flags }
+        }
         // A store chosen by flag leaves no room for the file's other store.
         let etcd_by_flag = !self.etcd_endpoints.is_empty() || self.etcd_prefix.is_some();
         let file_by_flag = self.peers.is_some();
         Self {
-            iface: self.iface.or(file.iface),
+            ifaces: list(self.ifaces, file.ifaces),
             bridges: list(self.bridges, file.bridges),
             node_name: self.node_name.or(file.node_name),
-            public_ip: self.public_ip.or(file.public_ip),
+            public_ips: list(self.public_ips, file.public_ips),
             vni: self.vni.or(file.vni),
             port: self.port.or(file.port),
             mtu: self.mtu.or(file.mtu),
@@ -215,17 +223,13 @@ impl Flags {
     /// # Errors
     /// One line for the first value that cannot be used: a usage error.
     pub fn check(self) -> anyhow::Result<Config> {
-        let Some(iface) = self.iface else {
-            bail!(
-                "which interface leads to the other hosts? Name it with --iface, as in `overlayd --iface eth0`"
-            );
-        };
+        let ifaces = ifaces(self.ifaces)?;
         let bridges = if self.bridges.is_empty() { vec![default::BRIDGE.to_owned()] } else { self.bridges };
         for (n, bridge) in bridges.iter().enumerate() {
             ensure!(!bridges[..n].contains(bridge), "--bridge {bridge} is given twice");
             ensure!(
-                *bridge != iface,
-                "{iface} cannot be the uplink (--iface) and a bridge (--bridge) at once"
+                !ifaces.contains(bridge),
+                "{bridge} cannot be an uplink (--iface) and a bridge (--bridge) at once"
             );
         }
         let vni = self.vni.map_or(Ok(Vni::DEFAULT), Vni::new).context("--vni")?;
@@ -243,16 +247,13 @@ impl Flags {
             "--node-name must have 1 to {} bytes",
             overlay_common::map::NAME_BYTES - 1
         );
-        if let Some(ip) = self.public_ip {
-            let usable =
-                !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !ip.is_broadcast();
-            ensure!(usable, "--public-ip {ip} is not an address that peers could send to");
-        }
+        let (public_v4, public_v6) = public_ips(&self.public_ips)?;
         Ok(Config {
-            iface,
+            ifaces,
             bridges,
             node_name,
-            public_ip: self.public_ip,
+            public_v4,
+            public_v6,
             vni,
             port,
             mtu: self.mtu,
@@ -263,6 +264,42 @@ impl Flags {
             on_exit: self.on_exit.unwrap_or_default(),
         })
     }
+}
+
+fn ifaces(ifaces: Vec<String>) -> anyhow::Result<Vec<String>> {
+    ensure!(
+        !ifaces.is_empty(),
+        "which interface leads to the other hosts? Name it with --iface, as in `overlayd --iface eth0`"
+    );
+    for (n, iface) in ifaces.iter().enumerate() {
+        ensure!(!iface.is_empty(), "--iface has an empty name: give names joined by commas, without blanks");
+        ensure!(!ifaces[..n].contains(iface), "--iface {iface} is given twice");
+    }
+    ensure!(ifaces.len() <= MAX_UPLINKS, "--iface: {} uplinks, {MAX_UPLINKS} are supported", ifaces.len());
+    Ok(ifaces)
+}
+
+/// One address of each version at most.
+fn public_ips(ips: &[IpAddr]) -> anyhow::Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let (mut v4, mut v6) = (None, None);
+    for ip in ips {
+        let usable = match ip {
+            IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
+        };
+        ensure!(
+            usable && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast(),
+            "--public-ip {ip} is not an address that peers could send to"
+        );
+        let before = match ip {
+            IpAddr::V4(ip) => v4.replace(*ip).map(IpAddr::V4),
+            IpAddr::V6(ip) => v6.replace(*ip).map(IpAddr::V6),
+        };
+        if let Some(before) = before {
+            bail!("--public-ip is given as {before} and as {ip}: one IPv4 and one IPv6 address are possible");
+        }
+    }
+    Ok((v4, v6))
 }
 
 fn store(
@@ -300,61 +337,4 @@ fn store(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flags() -> Flags {
-        Flags { iface: Some("eth0".into()), node_name: Some("n1".into()), ..Flags::default() }
-    }
-
-    #[test]
-    fn defaults() {
-        let config = flags().check().unwrap();
-        assert_eq!(config.bridges, ["docker0"]);
-        assert_eq!((config.vni, config.port), (Vni::DEFAULT, 4789));
-        assert_eq!(config.on_exit, OnExit::Keep);
-        let etcd = StoreConfig::Etcd {
-            endpoints: vec!["http://127.0.0.1:2379".into()],
-            prefix: "/overlayd/network".into(),
-        };
-        assert_eq!(config.store, etcd);
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let file = parse_file("iface = \"eth1\"\nvni = 7\nbridge = [\"br0\", \"br1\"]\non_exit = \"detach\"")
-            .unwrap();
-        let config = flags().over(file).check().unwrap();
-        assert_eq!(config.iface, "eth0");
-        assert_eq!(config.vni.get(), 7);
-        assert_eq!(config.bridges, ["br0", "br1"]);
-        assert_eq!(config.on_exit, OnExit::Detach);
-    }
-
-    #[test]
-    fn a_store_chosen_by_flag_replaces_the_files() {
-        let file = || parse_file("peers = \"/etc/peers.toml\"").unwrap();
-        let config = Flags { etcd_endpoints: vec!["http://10.0.0.1:2379".into()], ..flags() }.over(file());
-        assert!(matches!(config.check().unwrap().store, StoreConfig::Etcd { .. }));
-        assert!(matches!(flags().over(file()).check().unwrap().store, StoreConfig::File(_)));
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let error = parse_file("iface = \"eth0\"\nvin = 7\n").unwrap_err().to_string();
-        assert!(error.starts_with("line 2: ") && error.contains("vin"), "{error}");
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        let refuse = |flags: Flags| flags.check().unwrap_err().to_string();
-        assert!(refuse(Flags::default()).contains("--iface"));
-        assert!(refuse(Flags { bridges: vec!["a".into(), "a".into()], ..flags() }).contains("twice"));
-        assert!(refuse(Flags { bridges: vec!["eth0".into()], ..flags() }).contains("at once"));
-        assert!(refuse(Flags { etcd_endpoints: vec!["127.0.0.1".into()], ..flags() }).contains("URL"));
-        assert!(refuse(Flags { etcd_prefix: Some("net".into()), ..flags() }).contains("--etcd-prefix"));
-        assert!(refuse(Flags { public_ip: Some(Ipv4Addr::LOCALHOST), ..flags() }).contains("--public-ip"));
-        let error = format!("{:#}", Flags { vni: Some(0), ..flags() }.check().unwrap_err());
-        assert!(error.contains("--vni"), "{error}");
-    }
-}
+mod tests;

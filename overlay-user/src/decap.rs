@@ -1,230 +1,80 @@
-//! Where an uplink's tunnel packets are decapsulated: chosen by what the uplink is, proved before it is relied
+//! Where the uplinks' tunnel packets are decapsulated: chosen by what each uplink is, proved before it is relied
 //! on, and told in words.
 //!
 //! XDP begins with a trial: until a packet has shown that metadata reach `uplink_ingress`, `uplink_ingress`
 //! decapsulates. And it ends with a grace: what was decapsulated before is taken for a while.
 
 mod choice;
+mod uplink;
 
-use std::{fs::File, io::Read, time::Duration};
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytemuck::Zeroable;
-use overlay_common::map::{Decap as Entry, DecapState, MAX_PROBES, program::UPLINK_DECAP};
-use tokio::time::Instant;
-use tracing::info;
+use overlay_common::map::program::UPLINK_DECAP;
 
-use self::choice::{Choice, Place, choose};
+use self::uplink::OfUplink;
 use crate::{
     config::DecapMode,
-    datapath::{
-        DatapathError, Tools,
-        map::Maps,
-        pin::Pins,
-        xdp::{self, Refusal},
-    },
+    datapath::{DatapathError, Tools, map::Maps, pin::Pins, xdp},
     exit::one_line,
     local::Uplink,
-    netlink::{Link, Netlink, driver},
-    status,
 };
 
-/// How long packets that XDP has decapsulated may take to `uplink_ingress`: they wait in GRO and in a backlog,
-/// for milliseconds.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// The decapsulation of the uplink, as this daemon keeps it.
+/// The decapsulation of the uplinks, by their indexes.
 #[derive(Debug, Default)]
 pub struct Decap {
-    /// The uplink that has this build's program.
-    attached: Option<u32>,
-    /// Why XDP will not do on an uplink, however often it is tried.
-    barred: Option<(u32, String)>,
-    /// The uplink's driver, as it told its name.
-    driver: Option<(u32, Option<String>)>,
-    /// Since when what is left of XDP is waited for.
-    draining: Option<Instant>,
+    uplinks: BTreeMap<u32, OfUplink>,
 }
 
 impl Decap {
-    /// Brings the uplink's decapsulation where `mode` and the uplink want it; to be called again and again.
+    /// Brings each uplink's decapsulation where `mode` and the uplink want it; to be called again and again.
     ///
     /// # Errors
-    /// One line where XDP was asked for and cannot be had; tc decapsulates then.
-    pub async fn sync(&mut self, mode: DecapMode, uplink: &Uplink, tools: Tools<'_>) -> Result<(), String> {
-        forget_others(uplink.index, tools.maps, tools.pins).map_err(words)?;
-        let found = tools.netlink.link_by_index(uplink.index).await.map_err(|error| error.to_string())?;
-        // The look around tells of an uplink that is gone.
-        let Some(link) = found else { return Ok(()) };
-        let driver = self.driver(&link);
-        let mut choice = choose(mode, &link, driver.as_deref());
-        if let Some((_, why)) = self.barred.as_ref().filter(|(index, _)| *index == link.index) {
-            choice = Choice { place: Place::Tc, why: why.clone() };
-        } else if choice.place == Place::Xdp {
-            match self.advance(&link, &choice.why, driver.as_deref(), tools).await? {
-                None => return Ok(()),
-                Some((why, tools)) => {
-                    self.barred = Some((link.index, why.clone()));
-                    self.fall_back(&link, &why, tools).map_err(words)?;
-                    return refused(mode, &link, &why);
-                }
-            }
-        }
-        self.fall_back(&link, &choice.why, tools).map_err(words)?;
-        if self.barred.is_some() { refused(mode, &link, &choice.why) } else { Ok(()) }
-    }
-
-    /// The uplink's driver: asked for once, since the question waits for all who change links.
-    fn driver(&mut self, link: &Link) -> Option<String> {
-        if self.driver.as_ref().is_none_or(|(index, _)| *index != link.index) {
-            self.driver = Some((link.index, driver(&link.name).ok().flatten()));
-        }
-        self.driver.as_ref().and_then(|(_, name)| name.clone())
-    }
-
-    /// Towards XDP. Returns why it will not do, where it will not.
-    async fn advance<'a>(
+    /// A line for each uplink where XDP was asked for and cannot be had, or that cannot be looked at; tc decapsulates
+    /// there then.
+    pub async fn sync(
         &mut self,
-        link: &Link,
-        why: &str,
-        driver: Option<&str>,
-        tools: Tools<'a>,
-    ) -> Result<Option<(String, Tools<'a>)>, String> {
-        let Some(mac) = link.mac else {
-            return Ok(Some((format!("{} has no MAC address", link.name), tools)));
-        };
-        let old = tools.maps.decap(link.index).map_err(words)?;
-        let mut entry = match old {
-            Some(entry) if going(&entry) && xdp::is_pinned(tools.pins, link.index) => entry,
-            old => on_trial(old).map_err(|error| format!("cannot draw a token: {error}"))?,
-        };
-        entry.mac = mac;
-        self.draining = None;
-        // Before the program, which would find nothing to go by.
-        put(tools.maps, link.index, old, &mut entry, why).map_err(words)?;
-        if self.attached != Some(link.index) {
-            match xdp::attach(tools.programs, tools.pins, link.index, &link.name) {
-                Ok(_) => self.attached = Some(link.index),
-                Err(refusal) => {
-                    let why = describe(refusal, link, driver, tools.netlink).await;
-                    return Ok(Some((why, tools)));
+        mode: DecapMode,
+        uplinks: &[Uplink],
+        tools: Tools<'_>,
+    ) -> Result<(), BTreeSet<String>> {
+        let mut tools = tools;
+        let mut troubles = BTreeSet::new();
+        troubles.extend(forget_others(uplinks, tools.maps, tools.pins).err().map(words));
+        self.uplinks.retain(|index, _| uplinks.iter().any(|uplink| uplink.index == *index));
+        for uplink in uplinks {
+            let link = match tools.netlink.link_by_index(uplink.index).await {
+                Ok(Some(link)) => link,
+                // The look around tells of an uplink that is gone.
+                Ok(None) => continue,
+                Err(error) => {
+                    troubles.insert(error.to_string());
+                    continue;
                 }
-            }
+            };
+            let state = self.uplinks.entry(uplink.index).or_default();
+            troubles.extend(state.sync(mode, &link, tools.reborrow()).await.err());
         }
-        if DecapState::from_number(entry.state) == DecapState::Trial {
-            return Ok(judge(link, entry, driver, tools.maps)?.map(|why| (why, tools)));
-        }
-        Ok(None)
-    }
-
-    /// Towards tc.
-    fn fall_back(&mut self, link: &Link, why: &str, tools: Tools<'_>) -> Result<(), DatapathError> {
-        let old = tools.maps.decap(link.index)?;
-        let mut entry = old.unwrap_or_else(Entry::zeroed);
-        if going(&entry) {
-            entry.state = DecapState::Draining as u32;
-        }
-        let draining = DecapState::from_number(entry.state) == DecapState::Draining;
-        let since = *self.draining.get_or_insert_with(Instant::now);
-        if !draining || since.elapsed() >= GRACE {
-            entry = Entry { reason: entry.reason, ..Entry::zeroed() };
-            self.draining = None;
-        }
-        // Before the program goes: not one packet is stripped that nobody would believe.
-        put(tools.maps, link.index, old, &mut entry, why)?;
-        self.attached = None;
-        xdp::detach(tools.pins, link.index)
+        if troubles.is_empty() { Ok(()) } else { Err(troubles) }
     }
 }
 
-/// Where XDP was asked for, tc is no answer.
-fn refused(mode: DecapMode, link: &Link, why: &str) -> Result<(), String> {
-    if mode == DecapMode::Xdp {
-        let name = &link.name;
-        return Err(format!("--decap xdp cannot be had on {name}: {why}; use --decap auto or tc"));
-    }
-    Ok(())
-}
-
-/// True where the XDP program may decapsulate now or soon.
-fn going(entry: &Entry) -> bool {
-    matches!(DecapState::from_number(entry.state), DecapState::Trial | DecapState::Xdp)
-}
-
-/// An entry that begins a trial. A token stays: packets that bear it may be on their way.
-fn on_trial(old: Option<Entry>) -> std::io::Result<Entry> {
-    let mut token = old.map_or([0; 2], |entry| entry.token);
-    while token == [0; 2] {
-        File::open("/dev/urandom")?.read_exact(bytemuck::bytes_of_mut(&mut token))?;
-    }
-    Ok(Entry { token, state: DecapState::Trial as u32, ..Entry::zeroed() })
-}
-
-/// Writes an entry where it is another, and tells of another state.
-fn put(
-    maps: &mut Maps,
-    ifindex: u32,
-    old: Option<Entry>,
-    entry: &mut Entry,
-    why: &str,
-) -> Result<(), DatapathError> {
-    entry.reason = status::field(why);
-    if old == Some(*entry) {
-        return Ok(());
-    }
-    let state = DecapState::from_number(entry.state);
-    if old.is_none_or(|old| old.state != entry.state || old.reason != entry.reason) {
-        info!(decap = state.name(), "{why}");
-    }
-    maps.put_decap(ifindex, *entry)
-}
-
-/// Ends a trial that has come to something. Returns why XDP will not do, where it will not.
-fn judge(link: &Link, entry: Entry, driver: Option<&str>, maps: &mut Maps) -> Result<Option<String>, String> {
-    let entry = maps.decap(link.index).map_err(words)?.unwrap_or(entry);
-    if entry.heard > 0 {
-        let mut proved = Entry { state: DecapState::Xdp as u32, ..entry };
-        let why = status::text(&entry.reason);
-        put(maps, link.index, Some(entry), &mut proved, &why).map_err(words)?;
-    } else if entry.refused > 0 || entry.probes >= MAX_PROBES {
-        let driver = driver.unwrap_or("unknown");
-        return Ok(Some(format!(
-            "the driver of {} ({driver}) does not keep what XDP says of a packet",
-            link.name
-        )));
-    }
-    Ok(None)
-}
-
-/// In words why the program is not attached.
-async fn describe(refusal: Refusal, link: &Link, driver: Option<&str>, netlink: &Netlink) -> String {
-    let name = &link.name;
-    match refusal {
-        Refusal::Taken => match netlink.xdp_program(link.index).await {
-            Ok(Some(id)) => format!("{name} has another XDP program (id {id})"),
-            _ => format!("{name} has another XDP program"),
-        },
-        Refusal::NotNative => {
-            format!("the driver of {name} ({}) has no native XDP", driver.unwrap_or("unknown"))
-        }
-        Refusal::Failed(error) => words(error),
-    }
-}
-
-/// Removes what belongs to an uplink of before.
-fn forget_others(uplink: u32, maps: &mut Maps, pins: &Pins) -> Result<(), DatapathError> {
+/// Removes what belongs to uplinks of before.
+fn forget_others(uplinks: &[Uplink], maps: &mut Maps, pins: &Pins) -> Result<(), DatapathError> {
+    let is_one = |ifindex| uplinks.iter().any(|uplink| uplink.index == ifindex);
     for (ifindex, name) in pins.pinned_links()? {
-        if name == UPLINK_DECAP && ifindex != uplink {
+        if name == UPLINK_DECAP && !is_one(ifindex) {
             xdp::detach(pins, ifindex)?;
         }
     }
     for (ifindex, _) in maps.decaps()? {
-        if ifindex != uplink {
+        if !is_one(ifindex) {
             maps.delete_decap(ifindex)?;
         }
     }
     Ok(())
 }
 
+/// An error on one line.
 fn words(error: DatapathError) -> String {
     one_line(&error.into())
 }

@@ -6,7 +6,7 @@ mod contest;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -57,13 +57,13 @@ pub async fn sync(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(
     let mut endpoints: BTreeMap<EndpointKey, Endpoint> = maps.endpoints()?.into_iter().collect();
     let orphans = remove_orphans(local, &ports, &mut endpoints, maps)?;
     for bridge in &local.bridges {
-        put_gateway(local, bridge, &endpoints, maps)?;
+        put_gateways(local, bridge, &endpoints, maps)?;
         let fdb = fdb(bridge, netlink).await?;
         for neighbour in netlink.neighbours(bridge.index).await? {
-            if !bridge.address.contains(&neighbour.ip) {
+            if !bridge.contains(neighbour.ip) {
                 continue;
             }
-            let key = EndpointKey { vni: local.vni.key(), ip: neighbour.ip.into() };
+            let key = key_of(local, neighbour.ip);
             if orphans.get(&key).is_some_and(|orphan| outlives(&neighbour, orphan)) {
                 netlink.delete_neighbour(bridge.index, neighbour.ip).await?;
                 continue;
@@ -99,7 +99,7 @@ fn remove_orphans(
     maps: &mut Maps,
 ) -> Result<BTreeMap<EndpointKey, Endpoint>, DatapathError> {
     let gateways: BTreeSet<EndpointKey> =
-        local.bridges.iter().map(|bridge| gateway_key(local, bridge)).collect();
+        local.bridges.iter().flat_map(Bridge::gateways).map(|ip| key_of(local, ip)).collect();
     let is_orphan = |key: &EndpointKey, endpoint: &Endpoint| {
         let stale_gateway = endpoint.flags & endpoint_flag::HOST != 0 && !gateways.contains(key);
         stale_gateway || !ports.contains_key(&endpoint.ifindex) || key.vni != local.vni.key()
@@ -119,12 +119,20 @@ fn outlives(neighbour: &Neighbour, orphan: &Endpoint) -> bool {
     neighbour.mac == Some(orphan.mac) && !foreign
 }
 
-fn gateway_key(local: &Local, bridge: &Bridge) -> EndpointKey {
-    EndpointKey { vni: local.vni.key(), ip: bridge.address.addr().into() }
+fn key_of(local: &Local, ip: IpAddr) -> EndpointKey {
+    let ip = match ip {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => MapIp { bytes: ip.octets() },
+    };
+    EndpointKey { vni: local.vni.key(), ip }
 }
 
-/// The bridge's own address, so that packets for the host find it and no container can claim it.
-fn put_gateway(
+fn address_of(key: &EndpointKey) -> IpAddr {
+    key.ip.to_v4().map_or(IpAddr::V6(Ipv6Addr::from(key.ip.bytes)), IpAddr::V4)
+}
+
+/// The bridge's own addresses, so that packets for the host find it and no container can claim them.
+fn put_gateways(
     local: &Local,
     bridge: &Bridge,
     endpoints: &BTreeMap<EndpointKey, Endpoint>,
@@ -138,8 +146,12 @@ fn put_gateway(
         mac: bridge.mac,
         gateway_mac: bridge.mac,
     };
-    let key = gateway_key(local, bridge);
-    if endpoints.get(&key) == Some(&gateway) { Ok(()) } else { maps.put_endpoint(key, gateway) }
+    for key in bridge.gateways().map(|ip| key_of(local, ip)) {
+        if endpoints.get(&key) != Some(&gateway) {
+            maps.put_endpoint(key, gateway)?;
+        }
+    }
+    Ok(())
 }
 
 /// The ports of a bridge by the MAC addresses behind them.
@@ -211,28 +223,26 @@ pub async fn confirm_move(
     maps: &mut Maps,
     netlink: &Netlink,
 ) -> Result<(), EndpointError> {
-    let Some(v4) = ip.to_v4() else { return Ok(()) };
-    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.address.contains(&v4)) else {
-        return Ok(());
-    };
     let key = EndpointKey { vni: local.vni.key(), ip };
+    let ip = address_of(&key);
+    let Some(bridge) = local.bridges.iter().find(|bridge| bridge.contains(ip)) else { return Ok(()) };
     let Some(endpoint) = maps.endpoint(key)? else { return Ok(()) };
     if endpoint.source > EndpointSource::Neighbour as u32 {
         return Ok(());
     }
     let neighbours = netlink.neighbours(bridge.index).await?;
-    let known = neighbours.iter().find(|neighbour| neighbour.ip == v4);
+    let known = neighbours.iter().find(|neighbour| neighbour.ip == ip);
     if endpoint.ifindex == ifindex {
         // Another MAC address behind the same port: only which one it is has to be asked.
-        return Ok(probe(bridge, v4, known, netlink).await?);
+        return Ok(probe(bridge, ip, known, netlink).await?);
     }
     contest::decide(bridge, &key, &endpoint, known, maps, netlink).await
 }
 
-/// Makes the kernel ask for an address, by ARP. `known` is what its neighbour table says of it.
+/// Makes the kernel ask for an address, by ARP or a neighbour solicitation. `known` is what its neighbour table says of it.
 async fn probe(
     bridge: &Bridge,
-    ip: Ipv4Addr,
+    ip: IpAddr,
     known: Option<&Neighbour>,
     netlink: &Netlink,
 ) -> Result<(), NetlinkError> {
@@ -280,14 +290,17 @@ fn silence(endpoint: &Endpoint, neighbour: Option<&Neighbour>, now: u64) -> Sile
 pub async fn age(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(), EndpointError> {
     let now = monotonic_now();
     for bridge in &local.bridges {
-        let neighbours: BTreeMap<Ipv4Addr, Neighbour> = netlink
+        let neighbours: BTreeMap<IpAddr, Neighbour> = netlink
             .neighbours(bridge.index)
             .await?
             .into_iter()
             .map(|neighbour| (neighbour.ip, neighbour))
             .collect();
         for (key, endpoint) in maps.endpoints()? {
-            let Some(ip) = key.ip.to_v4().filter(|ip| bridge.address.contains(ip)) else { continue };
+            let ip = address_of(&key);
+            if !bridge.contains(ip) {
+                continue;
+            }
             let known = neighbours.get(&ip);
             match silence(&endpoint, known, now) {
                 Silence::None => {}
@@ -339,7 +352,8 @@ mod tests {
     fn silent_endpoints_are_asked_before_they_are_forgotten() {
         let now = 1_000 * NANOSECONDS;
         let seen = |ago: u64| Endpoint { last_seen: now - ago, ..endpoint(10, EndpointSource::Neighbour) };
-        let neighbour = |state| Neighbour { ifindex: 3, ip: Ipv4Addr::LOCALHOST, mac: Some(MAC), state };
+        let neighbour =
+            |state| Neighbour { ifindex: 3, ip: IpAddr::V6(Ipv6Addr::LOCALHOST), mac: Some(MAC), state };
         let judge = |ago, state: Option<NudState>| silence(&seen(ago), state.map(neighbour).as_ref(), now);
         assert_eq!(judge(NANOSECONDS, None), Silence::None);
         assert_eq!(judge(SILENT_AFTER, None), Silence::Ask);

@@ -1,15 +1,22 @@
-//! This host in the overlay: its uplink, its bridges, its VTEP.
+//! This host in the overlay: its uplinks, its bridges, its VTEP.
 
-use std::net::Ipv4Addr;
+mod uplink;
+
+use std::net::IpAddr;
 
 use anyhow::{Context, bail, ensure};
-use ipnet::Ipv4Net;
-use overlay_common::{Mac, Vni, parse::VXLAN_V4_OVERHEAD};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use overlay_common::{Encap, Mac, Vni};
 
+use self::uplink::Addresses;
+pub use self::uplink::Uplink;
 use crate::{
     config::Config,
+    hops::Slots,
     netlink::{Link, Netlink},
+    path_mtu::{LEAST_OVERHEAD, overhead},
     store::NetworkConfig,
+    underlay::Underlay,
 };
 
 /// The smallest MTU that IPv4 must be able to carry without fragmenting everything: RFC 791's 576 bytes.
@@ -26,15 +33,24 @@ pub struct Bridge {
     pub mac: Mac,
     /// Its address and the length of its subnet.
     pub address: Ipv4Net,
+    /// Its global or unique local IPv6 address and the length of that subnet, where it has one.
+    pub address_v6: Option<Ipv6Net>,
 }
 
-/// The interface to the other hosts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
-    /// Its ifindex.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
+impl Bridge {
+    /// The addresses of the bridge itself: its containers' gateways.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = self.address_v6.map(|address| IpAddr::V6(address.addr()));
+        std::iter::once(IpAddr::V4(self.address.addr())).chain(v6)
+    }
+
+    /// Whether an address lies in one of the bridge's subnets.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.address.contains(&ip),
+            IpAddr::V6(ip) => self.address_v6.is_some_and(|address| address.contains(&ip)),
+        }
+    }
 }
 
 /// This host, as far as the data path is concerned.
@@ -46,14 +62,18 @@ pub struct Local {
     pub port: u16,
     /// Our VTEP's MAC address.
     pub vtep_mac: Mac,
-    /// The address that peers send to: announced.
-    pub public_ip: Ipv4Addr,
-    /// The uplink's own address: the outer source. Differs from `public_ip` behind NAT.
-    pub underlay_ip: Ipv4Addr,
-    /// The uplink.
-    pub uplink: Uplink,
-    /// The overlay MTU: the largest inner packet, bytes.
+    /// The addresses that peers send to: announced.
+    pub public: Underlay,
+    /// Our own addresses in the underlay: the outer sources. They differ from `public` behind NAT.
+    pub underlay: Underlay,
+    /// The uplinks that there are, in the order of `--iface`; one at least.
+    pub uplinks: Vec<Uplink>,
+    /// Those that `--iface` names and that are not there.
+    pub missing: Vec<String>,
+    /// The overlay MTU: the largest inner packet that fits whichever way it goes, bytes.
     pub mtu: u32,
+    /// `--mtu`: no tunnel takes more.
+    pub mtu_limit: Option<u32>,
     /// The bridges, each with its subnet.
     pub bridges: Vec<Bridge>,
 }
@@ -69,51 +89,83 @@ impl Local {
         vtep_mac: Mac,
         netlink: &Netlink,
     ) -> anyhow::Result<Self> {
-        let (uplink, underlay_ip) = uplink(config, netlink).await?;
+        let (uplinks, missing) = uplink::find(config, netlink).await?;
+        let Addresses { public, underlay } = Addresses::find(config, &uplinks, netlink).await?;
         let mut bridges = Vec::new();
         for name in &config.bridges {
             bridges.push(bridge(name, netlink).await?);
         }
         refuse_overlaps(&bridges)?;
         let network = network.unwrap_or_default();
-        let most = overlay_mtu(uplink.mtu);
-        ensure!(
-            most >= SMALLEST_MTU,
-            "uplink {} has MTU {}: too small for an overlay, {} is the least",
-            uplink.name,
-            uplink.mtu,
-            SMALLEST_MTU + VXLAN_V4_OVERHEAD
-        );
-        let wanted = config.mtu.unwrap_or(most);
-        ensure!(
-            wanted >= SMALLEST_MTU,
-            "--mtu {wanted} is too small: {SMALLEST_MTU} to {most} are possible over {} with MTU {}",
-            uplink.name,
-            uplink.mtu
-        );
-        let mtu = wanted.min(most);
+        let (smallest, dearest) = (smallest(&uplinks), dearest(underlay));
+        if let Some(wanted) = config.mtu {
+            ensure!(
+                wanted >= SMALLEST_MTU,
+                "--mtu {wanted} is too small: {SMALLEST_MTU} to {} are possible over an uplink with MTU {smallest}",
+                smallest - LEAST_OVERHEAD
+            );
+        }
+        let most = smallest.saturating_sub(dearest);
         Ok(Self {
             vni: network.vni.unwrap_or(config.vni),
             port: network.port.unwrap_or(config.port),
             vtep_mac,
-            public_ip: config.public_ip.unwrap_or(underlay_ip),
-            underlay_ip,
-            uplink: Uplink { index: uplink.index, name: uplink.name },
-            mtu,
+            public,
+            underlay,
+            uplinks,
+            missing,
+            mtu: config.mtu.map_or(most, |wanted| wanted.min(most)),
+            mtu_limit: config.mtu,
             bridges,
         })
     }
 
-    /// One line where the configuration asks for more than the uplink carries. The overlay's MTU is what it
-    /// carries then: the rest would be lost without a word.
+    /// One line where the configuration asks for more than the uplinks carry. What they carry is used then: the
+    /// rest would be lost without a word.
     pub fn mtu_trouble(&self, config: &Config) -> Option<String> {
-        let wanted = config.mtu.filter(|wanted| *wanted > self.mtu)?;
-        let (most, uplink) = (self.mtu, &self.uplink.name);
+        let smallest = self.uplinks.iter().filter(|uplink| uplink.up).min_by_key(|uplink| uplink.mtu)?;
+        let most = smallest.mtu - cheapest(self.underlay);
+        let wanted = config.mtu.filter(|wanted| *wanted > most)?;
         Some(format!(
-            "--mtu {wanted} does not fit over {uplink} with MTU {}: {SMALLEST_MTU} to {most} are possible; give one \
+            "--mtu {wanted} does not fit over {} with MTU {}: {SMALLEST_MTU} to {most} are possible; give one \
              of these, or raise the uplink's MTU",
-            most + VXLAN_V4_OVERHEAD
+            smallest.name, smallest.mtu
         ))
+    }
+
+    /// One line for each uplink that cannot be used while others can.
+    pub fn uplink_troubles(&self) -> Vec<String> {
+        let gone = self.missing.iter().map(|name| {
+            format!("uplink {name} is gone and no peer is reached through it until it is made again")
+        });
+        let down = self.uplinks.iter().filter(|uplink| !uplink.up).map(|Uplink { name, .. }| {
+            format!("uplink {name} is down and no peer is reached through it until `ip link set {name} up`")
+        });
+        gone.chain(down).collect()
+    }
+
+    /// The names of the uplinks.
+    pub fn uplink_names(&self) -> String {
+        self.uplinks.iter().map(|uplink| uplink.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The uplink with this index, if it is one.
+    pub fn uplink(&self, index: u32) -> Option<&Uplink> {
+        self.uplinks.iter().find(|uplink| uplink.index == index)
+    }
+
+    /// The uplink for whatever the host's routes lead by none of them: the first that is up.
+    pub fn first_uplink(&self) -> Option<&Uplink> {
+        self.uplinks.iter().find(|uplink| uplink.up).or(self.uplinks.first())
+    }
+
+    /// The largest inner packet to a peer's address that fits each of the ways there, bytes.
+    pub fn mtu_to(&self, peer: IpAddr, hops: &Slots, encap: Encap) -> u32 {
+        let carry = |index: u32| self.uplink(index).map(|uplink| uplink.mtu);
+        let least = hops.iter().filter_map(|hop| carry(hop.uplink)).min();
+        let outer = least.unwrap_or_else(|| smallest(&self.uplinks));
+        let most = outer.saturating_sub(overhead(encap, peer));
+        self.mtu_limit.map_or(most, |limit| limit.min(most))
     }
 
     /// The ifindexes of the bridges.
@@ -127,26 +179,29 @@ async fn link(netlink: &Netlink, name: &str, flag: &str) -> anyhow::Result<Link>
     if let Some(link) = netlink.link_by_name(name).await? {
         return Ok(link);
     }
+    refuse_missing(netlink, name, flag).await
+}
+
+/// Says that there is no link of this name, and which there are.
+async fn refuse_missing<T>(netlink: &Netlink, name: &str, flag: &str) -> anyhow::Result<T> {
     let mut names: Vec<String> = netlink.links().await?.into_iter().map(|link| link.name).collect();
     names.sort();
     bail!("interface {name} does not exist: name another with {flag}; there are {}", names.join(", "))
 }
 
-async fn uplink(config: &Config, netlink: &Netlink) -> anyhow::Result<(Link, Ipv4Addr)> {
-    let link = link(netlink, &config.iface, "--iface").await?;
-    ensure!(link.up, "uplink {} is down: bring it up first with `ip link set {} up`", link.name, link.name);
-    ensure!(
-        link.mac.is_some(),
-        "uplink {} has no Ethernet header: choose an Ethernet interface with --iface",
-        link.name
-    );
-    let addresses = netlink.ipv4_addresses(link.index).await?;
-    let own = config.public_ip.filter(|ip| addresses.iter().any(|address| address.addr() == *ip));
-    let first = addresses.first().map(|address| address.addr());
-    let address = own.or(first).with_context(|| {
-        format!("uplink {} has no IPv4 address: give it one, or choose another with --iface", link.name)
-    })?;
-    Ok((link, address))
+/// The MTU of the smallest uplink that is up.
+fn smallest(uplinks: &[Uplink]) -> u32 {
+    uplinks.iter().filter(|uplink| uplink.up).map(|uplink| uplink.mtu).min().unwrap_or_default()
+}
+
+/// The most that outer headers take, bytes, over what we can be reached by.
+fn dearest(underlay: Underlay) -> u32 {
+    underlay.addresses().map(|ip| overhead(Encap::Vxlan, ip)).max().unwrap_or(LEAST_OVERHEAD)
+}
+
+/// The least that they take.
+fn cheapest(underlay: Underlay) -> u32 {
+    underlay.addresses().map(|ip| overhead(Encap::Vxlan, ip)).min().unwrap_or(LEAST_OVERHEAD)
 }
 
 async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
@@ -157,7 +212,12 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         link.kind.as_deref().unwrap_or("a physical interface")
     );
     ensure!(link.up, "bridge {name} is down: bring it up first with `ip link set {name} up`");
-    let address = *netlink.ipv4_addresses(link.index).await?.first().with_context(|| {
+    let addresses = netlink.addresses(link.index).await?;
+    let v4 = addresses.iter().find_map(|address| match address {
+        IpNet::V4(address) => Some(*address),
+        IpNet::V6(_) => None,
+    });
+    let address = v4.with_context(|| {
         format!("bridge {name} has no IPv4 address: its subnet is what this host announces")
     })?;
     ensure!(
@@ -165,7 +225,16 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         "bridge {name} has the address {address}: a subnet of at least four addresses is needed"
     );
     let mac = link.mac.with_context(|| format!("bridge {name} has no MAC address"))?;
-    Ok(Bridge { index: link.index, name: link.name, mac, address })
+    let address_v6 = addresses.into_iter().find_map(ipv6_subnet);
+    Ok(Bridge { index: link.index, name: link.name, mac, address, address_v6 })
+}
+
+/// An address whose subnet has meaning beyond the link, with room for containers.
+fn ipv6_subnet(address: IpNet) -> Option<Ipv6Net> {
+    let IpNet::V6(address) = address else { return None };
+    let ip = address.addr();
+    let everywhere = !ip.is_unicast_link_local() && !ip.is_multicast() && !ip.is_loopback();
+    (everywhere && address.prefix_len() <= 126).then_some(address)
 }
 
 fn refuse_overlaps(bridges: &[Bridge]) -> anyhow::Result<()> {
@@ -190,14 +259,18 @@ pub fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-/// The largest inner packet over an uplink with this MTU, in bytes.
-const fn overlay_mtu(uplink_mtu: u32) -> u32 {
-    uplink_mtu.saturating_sub(VXLAN_V4_OVERHEAD)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::Ipv4Addr;
+
+    use overlay_common::map::{Hop, MAX_HOPS};
+
     use super::*;
+
+    /// An uplink that is up.
+    pub(crate) fn uplink(index: u32, place: usize, mtu: u32) -> Uplink {
+        Uplink { index, name: format!("eth{place}"), place, mtu, up: true, ethernet: true }
+    }
 
     /// A host as tests see it: 172.16.199.17 with docker0 172.17.0.1/16.
     pub(crate) fn local() -> Local {
@@ -205,17 +278,33 @@ pub(crate) mod tests {
             vni: Vni::DEFAULT,
             port: 4789,
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
-            public_ip: [172, 16, 199, 17].into(),
-            underlay_ip: [172, 16, 199, 17].into(),
-            uplink: Uplink { index: 2, name: "eth0".into() },
+            public: Ipv4Addr::new(172, 16, 199, 17).into(),
+            underlay: Ipv4Addr::new(172, 16, 199, 17).into(),
+            uplinks: vec![uplink(2, 0, 1500)],
+            missing: Vec::new(),
             mtu: 1450,
+            mtu_limit: None,
             bridges: vec![Bridge {
                 index: 3,
                 name: "docker0".into(),
                 mac: Mac([2, 0x42, 0, 0, 0, 1]),
                 address: "172.17.0.1/16".parse().unwrap(),
+                address_v6: None,
             }],
         }
+    }
+
+    /// Through the first uplink of [`local`], to the peer itself.
+    pub(crate) fn direct(peer: IpAddr) -> Slots {
+        [Hop { uplink: 2, next_hop: peer.into() }; MAX_HOPS]
+    }
+
+    #[test]
+    fn a_bridges_ipv6_subnet_is_global_or_unique_local_and_has_room() {
+        let subnet = |text: &str| ipv6_subnet(text.parse().unwrap()).is_some();
+        assert!(subnet("fd00:17::1/64") && subnet("2001:db8::1/112") && subnet("fd00:17::1/126"));
+        assert!(!subnet("fe80::1/64") && !subnet("::1/128") && !subnet("fd00:17::1/127"));
+        assert!(!subnet("172.17.0.1/16"));
     }
 
     #[test]

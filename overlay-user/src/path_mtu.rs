@@ -1,57 +1,62 @@
-//! The MTU of the way to each peer, where a router told that it is less than the uplink's (RFC 1191): what to
-//! believe of `PATH_MTUS`, and what to forget.
+//! The MTU of the way to each peer, where a router told that it is less than the uplink's (RFC 1191, RFC 8201): what
+//! to believe of `PATH_MTUS`, and what to forget.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use overlay_common::{
     Encap,
     addr::MapIp,
-    map::{MIN_PATH_MTU, PATH_MTU_LIFETIME, PathMtu},
-    parse::VXLAN_V4_OVERHEAD,
+    map::{MIN_PATH_MTU, MIN_PATH_MTU_V6, PATH_MTU_LIFETIME, PathMtu},
+    parse::{VXLAN_V4_OVERHEAD, VXLAN_V6_OVERHEAD},
 };
 
-/// Bytes of outer headers that count towards the underlay's MTU.
-pub const fn overhead(encap: Encap) -> u32 {
-    match encap {
-        Encap::Vxlan => VXLAN_V4_OVERHEAD,
+/// Bytes of outer headers that count towards the underlay's MTU, to a peer at this address.
+pub const fn overhead(encap: Encap, peer: IpAddr) -> u32 {
+    match (encap, peer) {
+        (Encap::Vxlan, IpAddr::V4(_)) => VXLAN_V4_OVERHEAD,
+        (Encap::Vxlan, IpAddr::V6(_)) => VXLAN_V6_OVERHEAD,
     }
 }
 
-/// The largest inner packet to a peer, bytes: the overlay's MTU, or less where the way to it carries less.
-pub fn inner(overlay_mtu: u32, path_mtu: Option<u32>, encap: Encap) -> u32 {
-    path_mtu.map_or(overlay_mtu, |path| overlay_mtu.min(path.saturating_sub(overhead(encap))))
+/// The least that outer headers take, bytes.
+pub const LEAST_OVERHEAD: u32 = VXLAN_V4_OVERHEAD;
+
+/// The largest inner packet to a peer, bytes: `most`, what fits the uplinks, or less where the way to it carries less.
+pub fn inner(most: u32, path_mtu: Option<u32>, encap: Encap, peer: IpAddr) -> u32 {
+    path_mtu.map_or(most, |path| most.min(path.saturating_sub(overhead(encap, peer))))
 }
 
 /// What is made of `PATH_MTUS`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
     /// The largest outer packet, by peer, where it is believed.
-    pub believed: BTreeMap<Ipv4Addr, u32>,
+    pub believed: BTreeMap<IpAddr, u32>,
     /// Entries that are of no use any more.
     pub forgotten: BTreeSet<MapIp>,
 }
 
-/// Judges the entries of `PATH_MTUS` at the time `now` (nanoseconds of `CLOCK_MONOTONIC`). A path MTU that leaves
-/// room for the overlay's MTU lowers nothing: it is kept, since the uplink's may rise, and not believed.
+/// Judges the entries of `PATH_MTUS` at the time `now` (nanoseconds of `CLOCK_MONOTONIC`). `most` tells the largest
+/// inner packet to a peer that fits the uplinks. A path MTU that leaves room for it lowers nothing: it is kept, since
+/// an uplink's may rise, and not believed.
 pub fn judge(
     entries: impl IntoIterator<Item = (MapIp, PathMtu)>,
-    peers: &BTreeSet<Ipv4Addr>,
-    overlay_mtu: u32,
+    peers: &BTreeSet<IpAddr>,
+    most: impl Fn(IpAddr) -> u32,
     now: u64,
 ) -> Judged {
     let mut judged = Judged::default();
     for (key, entry) in entries {
+        let peer = IpAddr::from(key);
+        let least = if peer.is_ipv4() { MIN_PATH_MTU } else { MIN_PATH_MTU_V6 };
         // A time that is far ahead nobody can have told: it would be believed for ever.
-        let valid = now.abs_diff(entry.told) < PATH_MTU_LIFETIME && entry.mtu >= MIN_PATH_MTU;
-        match key.to_v4().filter(|ip| valid && peers.contains(ip)) {
-            None => drop(judged.forgotten.insert(key)),
-            Some(ip) if inner(overlay_mtu, Some(entry.mtu), Encap::Vxlan) < overlay_mtu => {
-                judged.believed.insert(ip, entry.mtu);
-            }
-            Some(_) => {}
+        let valid = now.abs_diff(entry.told) < PATH_MTU_LIFETIME && entry.mtu >= least;
+        if !valid || !peers.contains(&peer) {
+            judged.forgotten.insert(key);
+        } else if inner(most(peer), Some(entry.mtu), Encap::Vxlan, peer) < most(peer) {
+            judged.believed.insert(peer, entry.mtu);
         }
     }
     judged
@@ -61,7 +66,7 @@ pub fn judge(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shift {
     /// The peer.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
     /// The largest outer packet as believed now; `None` where it is the uplink's again.
     pub path_mtu: Option<u32>,
     /// The largest inner packet until now.
@@ -70,11 +75,16 @@ pub struct Shift {
     pub after: u32,
 }
 
-/// The peers whose MTU the step from `old` to `new` makes another.
-pub fn shifts(old: &BTreeMap<Ipv4Addr, u32>, new: &BTreeMap<Ipv4Addr, u32>, overlay_mtu: u32) -> Vec<Shift> {
-    let peers: BTreeSet<Ipv4Addr> = old.keys().chain(new.keys()).copied().collect();
-    let mtu = |path: Option<u32>| inner(overlay_mtu, path, Encap::Vxlan);
-    let shift = |peer: Ipv4Addr| {
+/// The peers whose MTU the step from `old` to `new` makes another, given the largest inner packet to each that fits
+/// the uplinks.
+pub fn shifts(
+    old: &BTreeMap<IpAddr, u32>,
+    new: &BTreeMap<IpAddr, u32>,
+    most: impl Fn(IpAddr) -> u32,
+) -> Vec<Shift> {
+    let peers: BTreeSet<IpAddr> = old.keys().chain(new.keys()).copied().collect();
+    let shift = |peer: IpAddr| {
+        let mtu = |path: Option<u32>| inner(most(peer), path, Encap::Vxlan, peer);
         let (before, path_mtu) = (mtu(old.get(&peer).copied()), new.get(&peer).copied());
         Shift { peer, path_mtu, before, after: mtu(path_mtu) }
     };
@@ -83,14 +93,17 @@ pub fn shifts(old: &BTreeMap<Ipv4Addr, u32>, new: &BTreeMap<Ipv4Addr, u32>, over
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
-    const PEER: Ipv4Addr = Ipv4Addr::new(172, 16, 199, 27);
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 199, 27));
+    const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 27));
     const NOW: u64 = 5 * PATH_MTU_LIFETIME;
 
-    fn judge_one(ip: Ipv4Addr, mtu: u32, told: u64, overlay_mtu: u32) -> (Option<u32>, bool) {
+    fn judge_one(ip: IpAddr, mtu: u32, told: u64, most: u32) -> (Option<u32>, bool) {
         let entry = (MapIp::from(ip), PathMtu { told, mtu, ..PathMtu::default() });
-        let judged = judge([entry], &[PEER].into(), overlay_mtu, NOW);
+        let judged = judge([entry], &[PEER, PEER_V6].into(), |_| most, NOW);
         (judged.believed.get(&ip).copied(), judged.forgotten.contains(&entry.0))
     }
 
@@ -106,13 +119,12 @@ mod tests {
 
     #[test]
     fn strangers_and_starving_mtus_are_forgotten() {
-        assert_eq!(judge_one([192, 0, 2, 1].into(), 1400, NOW, 1450), (None, true));
-        assert_eq!(judge_one(PEER, MIN_PATH_MTU - 1, NOW, 1450), (None, true));
-        assert_eq!(judge_one(PEER, MIN_PATH_MTU, NOW, 1450), (Some(MIN_PATH_MTU), false));
-        let v6 = MapIp { bytes: [0x20; 16] };
-        let judged =
-            judge([(v6, PathMtu { told: NOW, mtu: 1400, ..PathMtu::default() })], &[PEER].into(), 1450, NOW);
-        assert_eq!(judged.forgotten, [v6].into());
+        let [v4, v6]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [0x20; 16].into()];
+        assert_eq!([v4, v6].map(|ip| judge_one(ip, 1400, NOW, 1450)), [(None, true); 2]);
+        for (peer, least) in [(PEER, MIN_PATH_MTU), (PEER_V6, MIN_PATH_MTU_V6)] {
+            assert_eq!(judge_one(peer, least - 1, NOW, 1450), (None, true));
+            assert_eq!(judge_one(peer, least, NOW, 1450), (Some(least), false));
+        }
     }
 
     #[test]
@@ -123,16 +135,20 @@ mod tests {
         assert_eq!(judge_one(PEER, 1499, NOW, 1450), (Some(1499), false));
         assert_eq!(judge_one(PEER, 1400, NOW, 1350), (None, false));
         assert_eq!(judge_one(PEER, 1500, NOW, 8950), (Some(1500), false));
+        // The outer IPv6 header is 20 bytes longer.
+        assert_eq!(judge_one(PEER_V6, 1500, NOW, 1430), (None, false));
+        assert_eq!(judge_one(PEER_V6, 1499, NOW, 1430), (Some(1499), false));
     }
 
     #[test]
     fn mtus_fall_and_rise() {
         assert_eq!(
-            [None, Some(1400), Some(9000)].map(|path| inner(1450, path, Encap::Vxlan)),
+            [None, Some(1400), Some(9000)].map(|path| inner(1450, path, Encap::Vxlan, PEER)),
             [1450, 1350, 1450]
         );
+        assert_eq!(inner(1430, Some(1400), Encap::Vxlan, PEER_V6), 1330);
         let believed = |mtu: Option<u32>| mtu.map(|mtu| (PEER, mtu)).into_iter().collect::<BTreeMap<_, _>>();
-        let shift = |old, new| shifts(&believed(old), &believed(new), 1450);
+        let shift = |old, new| shifts(&believed(old), &believed(new), |_| 1450);
         let one = |path_mtu, before, after| vec![Shift { peer: PEER, path_mtu, before, after }];
         assert_eq!(shift(None, Some(1400)), one(Some(1400), 1450, 1350));
         assert_eq!(shift(Some(1400), Some(1300)), one(Some(1300), 1350, 1250));

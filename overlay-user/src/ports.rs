@@ -1,4 +1,4 @@
-//! Bridges, their ports and the uplink: the map entries and attachments that each needs, followed as links
+//! Bridges, their ports and the uplinks: the map entries and attachments that each needs, followed as links
 //! come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ use crate::{
     },
     local::{Bridge, Local},
     netlink::Link,
+    underlay::Underlay,
 };
 
 /// What is attached.
@@ -33,7 +34,7 @@ impl Ports {
     /// those of links that are gone. A link that vanishes meanwhile is none.
     ///
     /// # Errors
-    /// [`DatapathError`] where the uplink or a bridge cannot be attached. A single port that cannot is
+    /// [`DatapathError`] where an uplink or a bridge cannot be attached. A single port that cannot is
     /// named in the log and tried again at the next call: its packets go by way of the bridge until then.
     pub fn sync(
         &mut self,
@@ -105,7 +106,9 @@ impl Ports {
         links: &[Link],
         maps: &mut Maps,
     ) -> Result<(), DatapathError> {
-        maps.put_uplink(local.uplink.index, Uplink { v4: local.underlay_ip.octets(), v6: [0; 16] })?;
+        for uplink in &local.uplinks {
+            maps.put_uplink(uplink.index, uplink_entry(local.underlay))?;
+        }
         let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
         for bridge in &local.bridges {
             let both = if direct.contains(&bridge.index) { port_flag::LOCAL } else { 0 };
@@ -165,14 +168,16 @@ impl Ports {
     }
 }
 
-/// The uplink and the bridges: without them there is no overlay.
+/// The uplinks and the bridges: without them there is no overlay.
 fn essential(local: &Local, ifindex: u32) -> bool {
-    ifindex == local.uplink.index || local.bridges.iter().any(|bridge| bridge.index == ifindex)
+    local.uplink(ifindex).is_some() || local.bridges.iter().any(|bridge| bridge.index == ifindex)
 }
 
 fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
     let mut wanted = BTreeSet::new();
-    wanted.insert(Attachment { ifindex: local.uplink.index, program: program::UPLINK_INGRESS });
+    for uplink in &local.uplinks {
+        wanted.insert(Attachment { ifindex: uplink.index, program: uplink.program() });
+    }
     for bridge in &local.bridges {
         wanted.insert(Attachment { ifindex: bridge.index, program: program::WORKLOAD_EGRESS });
         wanted.insert(Attachment { ifindex: bridge.index, program: program::BRIDGE_EGRESS });
@@ -183,6 +188,12 @@ fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
     let exists: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
     wanted.retain(|attachment| exists.contains(&attachment.ifindex));
     wanted
+}
+
+/// Whichever of the uplinks has an address, packets to it come in on any of them.
+fn uplink_entry(underlay: Underlay) -> Uplink {
+    let v4 = underlay.v4().map(|ip| ip.octets()).unwrap_or_default();
+    Uplink { v4, v6: underlay.v6().map(|ip| ip.octets()).unwrap_or_default() }
 }
 
 fn port(local: &Local, bridge: &Bridge, flags: u32) -> Port {
@@ -220,6 +231,7 @@ mod tests {
             index,
             name: format!("if{index}"),
             kind: Some("veth".into()),
+            ethernet: true,
             mac: None,
             mtu: 1500,
             up: true,

@@ -18,7 +18,7 @@ use nix::{
 use overlay_common::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::StoreConfig, datapath::pin::Pins, store::Announcement, sysctl};
+use crate::{config::StoreConfig, datapath::pin::Pins, store::Announcement, sysctl, underlay::Underlay};
 
 /// The file in the state directory.
 const FILE: &str = "state.json";
@@ -302,9 +302,11 @@ impl State {
 
 /// The VTEP's MAC address of a new node: the same whenever the same node starts anew. The machine's id
 /// tells machines apart, the name and the address tell nodes on one machine apart.
-pub fn derive_vtep_mac(node_name: &str, underlay_ip: std::net::Ipv4Addr) -> Mac {
+pub fn derive_vtep_mac(node_name: &str, underlay: Underlay) -> Mac {
     let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    Mac::derive(format!("{}/{node_name}/{underlay_ip}", machine.trim()).as_bytes())
+    // One of two is enough, and keeps the address of a host that gets IPv6 besides.
+    let address = underlay.addresses().next().map(|ip| ip.to_string()).unwrap_or_default();
+    Mac::derive(format!("{}/{node_name}/{address}", machine.trim()).as_bytes())
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! A container, and what runs it: namespaces here, a Docker engine elsewhere.
 
-use std::{fmt::Debug, net::Ipv4Addr};
+use std::{
+    fmt::Debug,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::Result;
 
@@ -15,6 +18,8 @@ pub struct Container {
     pub ns: Netns,
     /// Its address on docker0.
     pub ip: Ipv4Addr,
+    /// Its IPv6 address on docker0, where docker0 has an IPv6 subnet.
+    pub ip_v6: Option<Ipv6Addr>,
     /// The host's end of its veth pair, where the host names it; the bridge's port.
     pub port: String,
 }
@@ -28,6 +33,8 @@ pub struct Bridge {
     pub ip: Ipv4Addr,
     /// The length of the subnet's prefix.
     pub prefix_len: u8,
+    /// Its own IPv6 address, in a subnet of 64 bits, where it has one.
+    pub ip_v6: Option<Ipv6Addr>,
 }
 
 impl Bridge {
@@ -36,6 +43,18 @@ impl Bridge {
     pub fn subnet(&self) -> String {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
         format!("{}/{}", Ipv4Addr::from_bits(self.ip.to_bits() & mask), self.prefix_len)
+    }
+
+    /// The containers' IPv6 subnet, for example `fd00:17::/64`, where it has one.
+    #[must_use]
+    pub fn subnet_v6(&self) -> Option<String> {
+        self.ip_v6.map(|ip| format!("{}/64", Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))))
+    }
+
+    /// The IPv6 address of container number `index`, where there is a subnet.
+    #[must_use]
+    pub fn container_ip_v6(&self, index: u32) -> Option<Ipv6Addr> {
+        self.ip_v6.map(|ip| Ipv6Addr::from_bits(ip.to_bits() + 1 + u128::from(index)))
     }
 
     /// The address of container number `index`: the ones after the gateway's.
@@ -54,6 +73,8 @@ pub struct Spec {
     pub netns_name: String,
     /// The address it should get; an engine that gives out its own says so in [`Container::ip`].
     pub ip: Ipv4Addr,
+    /// The IPv6 address it should get, where the bridge has a subnet.
+    pub ip_v6: Option<Ipv6Addr>,
     /// The MTU of its eth0.
     pub mtu: u32,
 }
@@ -97,12 +118,17 @@ impl Engine for Namespaces {
     fn start(&mut self, host: &Netns, bridge: &Bridge) -> Result<()> {
         // Docker turns forwarding on; nothing sets FORWARD to DROP here.
         host.sysctl("ipv4/ip_forward", "1")?;
-        let Bridge { name, ip, prefix_len } = bridge;
-        host.ip_batch(&[
+        let Bridge { name, ip, prefix_len, ip_v6 } = bridge;
+        let mut lines = vec![
             format!("link add name {name} address {} type bridge", docker_mac(*ip)),
             format!("addr add {ip}/{prefix_len} brd + dev {name}"),
-            format!("link set {name} up"),
-        ])
+        ];
+        if let Some(ip) = ip_v6 {
+            host.sysctl("ipv6/conf/all/forwarding", "1")?;
+            lines.push(format!("addr add {ip}/64 dev {name} nodad"));
+        }
+        lines.push(format!("link set {name} up"));
+        host.ip_batch(&lines)
     }
 
     fn run(&mut self, host: &Netns, bridge: &Bridge, spec: &Spec) -> Result<Container> {
@@ -121,7 +147,14 @@ impl Engine for Namespaces {
             "link set eth0 up".to_owned(),
             format!("route add default via {}", bridge.ip),
         ])?;
-        Ok(Container { name: spec.name.clone(), ns, ip, port })
+        if let (Some(ip), Some(gateway)) = (spec.ip_v6, bridge.ip_v6) {
+            // As Docker does: its own bookkeeping is what keeps addresses apart.
+            ns.ip_batch(&[
+                format!("addr add {ip}/64 dev eth0 nodad"),
+                format!("route add default via {gateway}"),
+            ])?;
+        }
+        Ok(Container { name: spec.name.clone(), ns, ip, ip_v6: spec.ip_v6, port })
     }
 
     fn remove(&mut self, host: &Netns, container: Container) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -25,7 +25,7 @@ const READY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Etcd {
     ns: PathBuf,
-    ip: Ipv4Addr,
+    ip: IpAddr,
     dir: PathBuf,
     process: Option<Background>,
 }
@@ -36,9 +36,9 @@ impl Etcd {
     ///
     /// # Errors
     /// etcd is not installed, or does not come up; the error holds the end of its log.
-    pub fn start(ns: &Netns, ip: Ipv4Addr, dir: &Path) -> Result<Self> {
+    pub fn start(ns: &Netns, ip: impl Into<IpAddr>, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut etcd = Self { ns: ns.path().to_owned(), ip, dir: dir.to_owned(), process: None };
+        let mut etcd = Self { ns: ns.path().to_owned(), ip: ip.into(), dir: dir.to_owned(), process: None };
         fresh_log(&etcd.log())?;
         etcd.start_again()?;
         Ok(etcd)
@@ -82,7 +82,7 @@ impl Etcd {
     /// What clients connect to.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}:2379", self.ip)
+        format!("http://{}", SocketAddr::new(self.ip, 2379))
     }
 
     /// Where it logs.

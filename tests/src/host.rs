@@ -1,6 +1,6 @@
 //! A host: a namespace with an uplink, docker0, containers and overlayd.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
@@ -9,10 +9,11 @@ use crate::{
     container::{Bridge, Container, Engine, Spec},
     docker,
     overlayd::Overlayd,
+    versions::Versions,
     wire::{self, Wire},
 };
 
-/// The uplink's name on every host.
+/// The first uplink's name on every host.
 pub const UPLINK: &str = "eth0";
 
 /// The bridge's name on every host.
@@ -29,12 +30,25 @@ pub struct Host {
     pub containers: Vec<Container>,
     /// Its docker0.
     pub bridge: Bridge,
-    /// Its address on the wire.
+    /// Its IPv4 address on the wire, where it speaks that.
     pub ip: Ipv4Addr,
+    /// Its IPv6 address on the wire, where it speaks that.
+    pub ip_v6: Ipv6Addr,
+    /// What it speaks on the wire.
+    pub underlay: Versions,
     engine: Box<dyn Engine>,
     netns_prefix: String,
     /// Its network namespace.
     pub ns: Netns,
+}
+
+/// What a host is to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    /// What it speaks on the wire.
+    pub underlay: Versions,
+    /// Whether docker0 has an IPv6 subnet besides.
+    pub bridge_v6: bool,
 }
 
 impl Host {
@@ -47,6 +61,7 @@ impl Host {
         scope: &Scope,
         wire: &Wire,
         index: usize,
+        plan: Plan,
         before: &[Self],
         mut engine: Box<dyn Engine>,
     ) -> Result<Self> {
@@ -57,15 +72,28 @@ impl Host {
         // systemd's default on every distribution that uses it.
         ns.sysctl("ipv4/conf/default/rp_filter", "2")?;
         let ip = wire::address_of(index);
-        wire.plug(&ns, &name, ip, &before.iter().map(|h| &h.ns).collect::<Vec<_>>())?;
+        let others: Vec<&Netns> = before.iter().map(|h| &h.ns).collect();
+        wire.plug_speaking(&ns, &name, ip, &others, plan.underlay)?;
         let bridge = Bridge {
             name: BRIDGE.to_owned(),
             ip: Ipv4Addr::new(172, wire::step(index), 0, 1),
             prefix_len: 16,
+            ip_v6: plan.bridge_v6.then(|| wire::bridge_v6_of(index)),
         };
         engine.start(&ns, &bridge).with_context(|| format!("{BRIDGE} on {name}"))?;
         let netns_prefix = scope.netns_name(&name);
-        Ok(Self { name, overlayd: None, containers: Vec::new(), bridge, ip, engine, netns_prefix, ns })
+        Ok(Self {
+            name,
+            overlayd: None,
+            containers: Vec::new(),
+            bridge,
+            ip,
+            ip_v6: wire::address_v6_of(ip),
+            underlay: plan.underlay,
+            engine,
+            netns_prefix,
+            ns,
+        })
     }
 
     /// Starts container number `number`, counted from 1: `c1` has the first address after the gateway's.
@@ -77,6 +105,7 @@ impl Host {
         let spec = Spec {
             netns_name: format!("{}.{name}", self.netns_prefix),
             ip: self.bridge.container_ip(number - 1),
+            ip_v6: self.bridge.container_ip_v6(number - 1),
             name,
             mtu,
         };
@@ -86,6 +115,13 @@ impl Host {
             .with_context(|| format!("container {} on {}", spec.name, self.name))?;
         self.containers.push(container);
         self.containers.last().context("a container was just pushed")
+    }
+
+    /// Its addresses on the wire.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let v4 = self.underlay.v4().then_some(IpAddr::V4(self.ip));
+        v4.into_iter().chain(self.underlay.v6().then_some(IpAddr::V6(self.ip_v6))).collect()
     }
 
     /// Stops a container and removes it.

@@ -28,10 +28,12 @@ pub mod tables;
 pub mod tcx;
 pub mod topology;
 pub mod traffic;
+pub mod versions;
 pub mod wait;
 pub mod wire;
 
 pub use netns::Netns;
 pub use scope::Scope;
 pub use topology::{Topology, two_hosts};
+pub use versions::Versions;
 pub use wait::eventually;

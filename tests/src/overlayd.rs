@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::{
     Netns, binaries, bpffs,
-    host::UPLINK,
     process::{Background, Cmd, Output, fresh_log, tail},
     wait::eventually_some,
 };
@@ -41,12 +40,14 @@ pub enum Store {
 /// How it is started.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `--iface`, each.
+    pub ifaces: Vec<String>,
     /// `--bridge`, each.
     pub bridges: Vec<String>,
     /// `--node-name`.
     pub node_name: String,
-    /// `--public-ip`; without it the uplink's own address is announced, whatever that is.
-    pub public_ip: Option<Ipv4Addr>,
+    /// `--public-ip`, each; without it the uplinks' own addresses are announced, whatever they are.
+    pub public_ips: Vec<IpAddr>,
     /// `--vni`.
     pub vni: u32,
     /// `--port`.
@@ -68,7 +69,6 @@ impl Config {
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let mut args = vec![
-            format!("--iface={UPLINK}"),
             format!("--node-name={}", self.node_name),
             format!("--vni={}", self.vni),
             format!("--port={}", self.port),
@@ -76,7 +76,8 @@ impl Config {
             format!("--state-dir={}", self.state_dir.display()),
             "--log-format=text".to_owned(),
         ];
-        args.extend(self.public_ip.map(|ip| format!("--public-ip={ip}")));
+        args.extend(self.ifaces.iter().map(|iface| format!("--iface={iface}")));
+        args.extend(self.public_ips.iter().map(|ip| format!("--public-ip={ip}")));
         args.extend(self.bridges.iter().map(|bridge| format!("--bridge={bridge}")));
         match &self.store {
             Store::Etcd { endpoint, prefix } => {

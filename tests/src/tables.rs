@@ -1,6 +1,10 @@
 //! What overlayctl tells, by row: how a test asks the daemon's maps.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -33,7 +37,8 @@ impl Overlayd {
     ///
     /// # Errors
     /// overlayctl failed.
-    pub fn endpoint(&self, ip: Ipv4Addr) -> Result<Option<Endpoint>> {
+    pub fn endpoint(&self, ip: impl Into<IpAddr>) -> Result<Option<Endpoint>> {
+        let ip: IpAddr = ip.into();
         let rows = self.rows("endpoints")?;
         let Some(row) = rows.iter().find(|row| row["ip"] == ip.to_string()) else { return Ok(None) };
         let ifindex = row["ifindex"].as_u64().context("an endpoint without ifindex")?;

@@ -1,18 +1,20 @@
 //! Hosts, containers, etcd and overlayd, put together.
 
-use std::{fmt::Write as _, fs, path::PathBuf, thread};
+mod builder;
+
+use std::{fmt::Write as _, fs, iter, net::IpAddr, path::PathBuf, thread};
 
 use anyhow::{Context, Result, bail};
 
+pub use self::builder::{Builder, Progress};
 use crate::{
     Scope,
-    container::{Engine, Namespaces},
-    docker::OnHost,
     dump::dump,
     etcd::Etcd,
     host::Host,
     overlayd::{Config, Overlayd, Store},
-    wire::{ADDRESS, MAX_HOSTS, Wire, WireKind, address_of},
+    versions::Versions,
+    wire::{ADDRESS, ADDRESS_V6, MAX_HOSTS, Wire, WireKind, address_of},
 };
 
 /// Where overlayd keeps its keys by default.
@@ -26,28 +28,6 @@ pub enum StoreKind {
     Etcd,
     /// A file of peers on each host.
     Peers,
-}
-
-/// Is told each step, and can call a halt.
-pub type Progress = fn(&str) -> Result<()>;
-
-/// Makes the engine of the host of this number, counted from 0.
-type MakeEngine = dyn Fn(usize, &Scope) -> Box<dyn Engine>;
-
-/// What a topology is to be. The defaults are two hosts with one container each, etcd, and overlayd running.
-pub struct Builder {
-    hosts: usize,
-    containers: u32,
-    wire: WireKind,
-    store: StoreKind,
-    vni: u32,
-    port: u16,
-    uplink_mtu: u32,
-    container_mtu: u32,
-    overlayd: bool,
-    arguments: Vec<String>,
-    engine: Box<MakeEngine>,
-    progress: Progress,
 }
 
 /// A running topology. The daemons go first, then containers and hosts, then etcd and the wire.
@@ -80,125 +60,7 @@ pub fn two_hosts() -> Result<Topology> {
     Builder::default().up()
 }
 
-impl Default for Builder {
-    fn default() -> Self {
-        Self {
-            hosts: 2,
-            containers: 1,
-            wire: WireKind::default(),
-            store: StoreKind::default(),
-            vni: 1,
-            port: 4789,
-            uplink_mtu: 1500,
-            container_mtu: 1500,
-            overlayd: true,
-            arguments: Vec::new(),
-            engine: Box::new(|_, _| Box::new(Namespaces)),
-            progress: |_| Ok(()),
-        }
-    }
-}
-
 impl Builder {
-    /// How many hosts.
-    #[must_use]
-    pub fn hosts(mut self, hosts: usize) -> Self {
-        self.hosts = hosts;
-        self
-    }
-
-    /// How many containers on each.
-    #[must_use]
-    pub fn containers(mut self, containers: u32) -> Self {
-        self.containers = containers;
-        self
-    }
-
-    /// What joins the hosts.
-    #[must_use]
-    pub fn wire(mut self, wire: WireKind) -> Self {
-        self.wire = wire;
-        self
-    }
-
-    /// Where the daemons get their routes.
-    #[must_use]
-    pub fn store(mut self, store: StoreKind) -> Self {
-        self.store = store;
-        self
-    }
-
-    /// The VNI of all hosts.
-    #[must_use]
-    pub fn vni(mut self, vni: u32) -> Self {
-        self.vni = vni;
-        self
-    }
-
-    /// The UDP port of all hosts.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
-
-    /// The MTU of the wire and of every uplink.
-    #[must_use]
-    pub fn uplink_mtu(mut self, mtu: u32) -> Self {
-        self.uplink_mtu = mtu;
-        self
-    }
-
-    /// The MTU inside the containers.
-    #[must_use]
-    pub fn container_mtu(mut self, mtu: u32) -> Self {
-        self.container_mtu = mtu;
-        self
-    }
-
-    /// More arguments of every daemon.
-    #[must_use]
-    pub fn overlayd_args(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&a| a.to_owned()));
-        self
-    }
-
-    /// Starts no daemon; [`Topology::start_overlayd`] does it later.
-    #[must_use]
-    pub fn without_overlayd(mut self) -> Self {
-        self.overlayd = false;
-        self
-    }
-
-    /// What makes docker0 and runs the containers of each host, given its number from 0.
-    #[must_use]
-    pub fn engine(mut self, engine: impl Fn(usize, &Scope) -> Box<dyn Engine> + 'static) -> Self {
-        self.engine = Box::new(engine);
-        self
-    }
-
-    /// Each host is a Docker engine of its own.
-    #[must_use]
-    pub fn docker(self) -> Self {
-        self.engine(|index, scope| Box::new(OnHost::new(index, scope)))
-    }
-
-    /// Tells each step; an error ends the bringing up.
-    #[must_use]
-    pub fn progress(mut self, progress: Progress) -> Self {
-        self.progress = progress;
-        self
-    }
-
-    /// Brings it up under a name of its own.
-    ///
-    /// # Errors
-    /// Something did not come up, and all is removed again; the error says what and shows its log.
-    pub fn up(self) -> Result<Topology> {
-        let scope = Scope::unique()?;
-        self.up_in(scope)
-    }
-
     /// Brings it up under a given name.
     ///
     /// # Errors
@@ -211,7 +73,9 @@ impl Builder {
             bail!("a veth wire joins two hosts, not {}", self.hosts);
         }
         let progress = self.progress;
-        let wire = Wire::lay(&scope, self.wire, self.uplink_mtu)?;
+        let spoken = (1..self.hosts).map(|index| (self.plan)(index).underlay);
+        let spoken = spoken.fold((self.plan)(0).underlay, Versions::or);
+        let wire = Wire::lay(&scope, self.wire, self.uplink_mtu, spoken)?;
         let settings = Settings {
             vni: self.vni,
             port: self.port,
@@ -289,9 +153,10 @@ impl Topology {
             None => Store::Peers(self.peers_file(index)),
         };
         Config {
+            ifaces: self.wire.uplinks().iter().map(|&uplink| uplink.to_owned()).collect(),
             bridges: vec![host.bridge.name.clone()],
             node_name: host.name.clone(),
-            public_ip: Some(host.ip),
+            public_ips: host.addresses(),
             vni: self.settings.vni,
             port: self.settings.port,
             store,
@@ -333,7 +198,8 @@ impl Topology {
 
     fn boot(&mut self, index: usize, builder: &Builder) -> Result<()> {
         let engine = (builder.engine)(index, &self.scope);
-        let mut host = Host::boot(&self.scope, &self.wire, index, &self.hosts, engine)?;
+        let plan = (builder.plan)(index);
+        let mut host = Host::boot(&self.scope, &self.wire, index, plan, &self.hosts, engine)?;
         for number in 1..=builder.containers {
             host.start_container(number, builder.container_mtu)?;
         }
@@ -362,10 +228,13 @@ impl Topology {
 
     /// On the wire where it has a namespace, so that no host takes it along; else on the first host.
     fn start_etcd(&mut self) -> Result<()> {
-        let (ns, ip) = match self.wire.ns() {
-            Some(wire) => (wire, ADDRESS),
-            None => (&self.hosts.first().context("a topology has hosts")?.ns, address_of(0)),
+        let first = self.hosts.first().context("a topology has hosts")?;
+        let everywhere_v4 = self.hosts.iter().all(|host| host.underlay.v4());
+        let (ns, v4, v6) = match self.wire.ns() {
+            Some(wire) => (wire, ADDRESS, ADDRESS_V6),
+            None => (&first.ns, first.ip, first.ip_v6),
         };
+        let ip: IpAddr = if everywhere_v4 { v4.into() } else { v6.into() };
         self.etcd = Some(Etcd::start(ns, ip, &self.scope.dir().join("etcd"))?);
         Ok(())
     }
@@ -374,8 +243,16 @@ impl Topology {
         for (index, host) in self.hosts.iter().enumerate() {
             let mut text = String::new();
             for peer in self.hosts.iter().filter(|peer| peer.name != host.name) {
-                let (subnet, ip) = (peer.bridge.subnet(), peer.ip);
-                write!(text, "[[peer]]\nsubnet = \"{subnet}\"\nhost = \"{ip}\"\n\n")?;
+                for subnet in iter::once(peer.bridge.subnet()).chain(peer.bridge.subnet_v6()) {
+                    writeln!(text, "[[peer]]\nsubnet = \"{subnet}\"")?;
+                    if peer.underlay.v4() {
+                        writeln!(text, "host = \"{}\"", peer.ip)?;
+                    }
+                    if peer.underlay.v6() {
+                        writeln!(text, "host_v6 = \"{}\"\nzero_checksum = true", peer.ip_v6)?;
+                    }
+                    text.push('\n');
+                }
             }
             fs::write(self.peers_file(index), text)?;
         }

@@ -1,10 +1,16 @@
 //! The underlay: what joins the hosts.
 
+mod address;
+mod routed;
+mod two_paths;
+
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Netns, Scope};
+pub(crate) use self::address::step;
+pub use self::address::{ADDRESS, ADDRESS_V6, MAX_HOSTS, address_of, address_v6_of, bridge_v6_of};
+use crate::{Netns, Scope, versions::Versions};
 
 /// How the hosts are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,16 +26,25 @@ pub enum WireKind {
         /// Bytes.
         narrow: u32,
     },
+    /// Two routers, and every host is on both of them, by `eth0` on the one and by `eth1` on the other, which has
+    /// this MTU on the hosts' side. Its address is on its `lo`, and its default route leads by both. Where one
+    /// of its links is down, its router reaches it by way of the other one.
+    TwoPaths {
+        /// Bytes.
+        second: u32,
+    },
 }
 
-/// The bridge's own address: what runs there outlives every host.
-pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 199, 1);
-
-/// Host addresses are 17, 27, 37 …: this many fit.
-pub const MAX_HOSTS: usize = 24;
-
-/// Between the two routers: RFC 2544's addresses, which no test uses elsewhere.
-const ROUTERS: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 2)];
+impl WireKind {
+    /// The uplinks of every host.
+    #[must_use]
+    pub fn uplinks(self) -> &'static [&'static str] {
+        match self {
+            Self::TwoPaths { .. } => &["eth0", "eth1"],
+            _ => &["eth0"],
+        }
+    }
+}
 
 /// The wire between the hosts.
 #[derive(Debug)]
@@ -38,20 +53,22 @@ pub struct Wire {
     namespaces: Vec<Netns>,
     kind: WireKind,
     mtu: u32,
+    versions: Versions,
 }
 
 impl Wire {
-    /// Lays a wire of this kind.
+    /// Lays a wire of this kind, on which these versions of IP are spoken.
     ///
     /// # Errors
     /// No root.
-    pub fn lay(scope: &Scope, kind: WireKind, mtu: u32) -> Result<Self> {
+    pub fn lay(scope: &Scope, kind: WireKind, mtu: u32, versions: Versions) -> Result<Self> {
         let namespaces = match kind {
             WireKind::Veth => Vec::new(),
-            WireKind::Bridge => vec![lay_bridge(scope, mtu)?],
-            WireKind::Routed { narrow } => lay_routers(scope, narrow)?,
+            WireKind::Bridge => vec![lay_bridge(scope, mtu, versions)?],
+            WireKind::Routed { narrow } => routed::lay(scope, narrow, versions)?,
+            WireKind::TwoPaths { .. } => two_paths::lay(scope, mtu, versions)?,
         };
-        Ok(Self { namespaces, kind, mtu })
+        Ok(Self { namespaces, kind, mtu, versions })
     }
 
     /// The wire's namespace, the first router's where it is routed; a plain veth pair has none.
@@ -60,21 +77,57 @@ impl Wire {
         self.namespaces.first()
     }
 
-    /// Plugs a host in: it gets an `eth0`. On a veth wire the first host waits for the second.
+    /// All of its namespaces: the bridge's, or the routers'.
+    #[must_use]
+    pub fn namespaces(&self) -> &[Netns] {
+        &self.namespaces
+    }
+
+    /// The uplinks of every host.
+    #[must_use]
+    pub fn uplinks(&self) -> &'static [&'static str] {
+        self.kind.uplinks()
+    }
+
+    /// Plugs a host in, which speaks all that the wire does: it gets an `eth0`. On a veth wire the first host waits for
+    /// the second.
     ///
     /// # Errors
     /// No root, or a veth wire has its two hosts already.
     pub fn plug(&self, host: &Netns, name: &str, ip: Ipv4Addr, before: &[&Netns]) -> Result<()> {
+        self.plug_speaking(host, name, ip, before, self.versions)
+    }
+
+    /// Plugs a host in that speaks these versions of IP alone.
+    ///
+    /// # Errors
+    /// As [`Self::plug`].
+    pub fn plug_speaking(
+        &self,
+        host: &Netns,
+        name: &str,
+        ip: Ipv4Addr,
+        before: &[&Netns],
+        versions: Versions,
+    ) -> Result<()> {
         let mtu = self.mtu;
         match (self.kind, before) {
             (WireKind::Bridge, _) => {
                 let wire = self.ns().context("a bridge has a namespace")?;
-                self.pair(wire, host, name)?;
+                pair(wire, name, host, "eth0", mtu)?;
                 wire.ip(&format!("link set {name} master br0 up"))?;
             }
             (WireKind::Routed { .. }, _) => {
                 let router = if before.is_empty() { self.namespaces.first() } else { self.namespaces.last() };
-                return self.plug_routed(router.context("there are two routers")?, host, name, ip);
+                let router = router.context("there are two routers")?;
+                pair(router, name, host, "eth0", mtu)?;
+                return routed::plug(router, host, name, ip, versions);
+            }
+            (WireKind::TwoPaths { second }, _) => {
+                let [one, two] = &self.namespaces[..] else { bail!("there are two routers") };
+                pair(one, name, host, "eth0", mtu)?;
+                pair(two, name, host, "eth1", second)?;
+                return two_paths::plug([one, two], host, name, ip, versions);
             }
             (WireKind::Veth, []) => return Ok(()),
             (WireKind::Veth, [first]) => {
@@ -82,85 +135,48 @@ impl Wire {
                 host.ip(&format!(
                     "link add name eth0 mtu {mtu} netns {a} type veth peer name eth0 mtu {mtu} netns {b}"
                 ))?;
-                address(first, address_of(0))?;
+                address(first, address_of(0), versions)?;
             }
             (WireKind::Veth, _) => bail!("a veth wire joins two hosts, {name} is one too many"),
         }
-        address(host, ip)
-    }
-
-    /// Lays a pair from the wire to a host's `eth0`.
-    fn pair(&self, wire: &Netns, host: &Netns, name: &str) -> Result<()> {
-        let (mtu, host, here) = (self.mtu, host.path().display(), wire.path().display());
-        let pair = format!("type veth peer name eth0 mtu {mtu} netns {host}");
-        wire.ip(&format!("link add name {name} mtu {mtu} netns {here} {pair}")).map(drop)
-    }
-
-    /// The two ends share a prefix of 31 bits (RFC 3021), so that every host is on a subnet of its own.
-    fn plug_routed(&self, router: &Netns, host: &Netns, name: &str, ip: Ipv4Addr) -> Result<()> {
-        self.pair(router, host, name)?;
-        let gateway = Ipv4Addr::from_bits(ip.to_bits() - 1);
-        router.ip_batch(&[format!("addr add {gateway}/31 dev {name}"), format!("link set {name} up")])?;
-        host.ip_batch(&[
-            format!("addr add {ip}/31 dev eth0"),
-            "link set eth0 up".to_owned(),
-            format!("route add default via {gateway}"),
-        ])
+        address(host, ip, versions)
     }
 }
 
-fn lay_bridge(scope: &Scope, mtu: u32) -> Result<Netns> {
+/// Lays a pair from the wire to a host.
+fn pair(wire: &Netns, name: &str, host: &Netns, device: &str, mtu: u32) -> Result<()> {
+    let (host, here) = (host.path().display(), wire.path().display());
+    let pair = format!("type veth peer name {device} mtu {mtu} netns {host}");
+    wire.ip(&format!("link add name {name} mtu {mtu} netns {here} {pair}")).map(drop)
+}
+
+fn lay_bridge(scope: &Scope, mtu: u32, versions: Versions) -> Result<Netns> {
     let ns = scope.netns("wire")?;
     // The wire is a switch, not a host: netfilter has no say on what it forwards.
     for key in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"] {
         ns.sysctl_if_present(&format!("bridge/{key}"), "0")?;
     }
-    ns.ip_batch(&[
-        "link add name br0 type bridge".to_owned(),
-        format!("link set br0 mtu {mtu} up"),
-        format!("addr add {ADDRESS}/24 dev br0"),
-    ])?;
+    let mut lines = vec!["link add name br0 type bridge".to_owned(), format!("link set br0 mtu {mtu} up")];
+    if versions.v4() {
+        lines.push(format!("addr add {ADDRESS}/24 dev br0"));
+    }
+    if versions.v6() {
+        lines.push(format!("addr add {ADDRESS_V6}/64 dev br0 nodad"));
+    }
+    ns.ip_batch(&lines)?;
     Ok(ns)
 }
 
-fn lay_routers(scope: &Scope, narrow: u32) -> Result<Vec<Netns>> {
-    let (near, far) = (scope.netns("wire")?, scope.netns("wire2")?);
-    let (here, there) = (near.path().display(), far.path().display());
-    near.ip(&format!(
-        "link add name far mtu {narrow} netns {here} type veth peer name near mtu {narrow} netns {there}"
-    ))?;
-    let first = Ipv4Addr::from_bits(address_of(0).to_bits() - 1);
-    let [one, two] = ROUTERS;
-    near.ip_batch(&[
-        format!("addr add {one}/30 dev far"),
-        "link set far up".to_owned(),
-        format!("addr add {ADDRESS}/32 dev lo"),
-        format!("route add {}/24 via {two}", Ipv4Addr::from_bits(ADDRESS.to_bits() & !0xff)),
-    ])?;
-    far.ip_batch(&[
-        format!("addr add {two}/30 dev near"),
-        "link set near up".to_owned(),
-        format!("route add {first}/31 via {one}"),
-        format!("route add {ADDRESS}/32 via {one}"),
-    ])?;
-    for router in [&near, &far] {
-        router.sysctl("ipv4/ip_forward", "1")?;
+fn address(host: &Netns, ip: Ipv4Addr, versions: Versions) -> Result<()> {
+    let mut lines = Vec::new();
+    if versions.v4() {
+        lines.push(format!("addr add {ip}/24 dev eth0"));
     }
-    Ok(vec![near, far])
-}
-
-/// The underlay address of host number `index`.
-#[must_use]
-pub fn address_of(index: usize) -> Ipv4Addr {
-    Ipv4Addr::new(172, 16, 199, step(index))
-}
-
-/// 17, 27, 37 …: the last byte of a host's address and the second byte of its containers' subnet.
-pub(crate) fn step(index: usize) -> u8 {
-    assert!(index < MAX_HOSTS, "the builder checks the number of hosts");
-    u8::try_from(17 + 10 * index).unwrap_or(u8::MAX)
-}
-
-fn address(host: &Netns, ip: Ipv4Addr) -> Result<()> {
-    host.ip_batch(&[format!("addr add {ip}/24 dev eth0"), "link set eth0 up".to_owned()])
+    lines.push("link set eth0 up".to_owned());
+    if versions.v6() {
+        // Whoever sets the link up again finds it still there, as network managers see to.
+        host.sysctl("ipv6/conf/eth0/keep_addr_on_down", "1")?;
+        lines.push(format!("addr add {}/64 dev eth0 nodad", address_v6_of(ip)));
+    }
+    host.ip_batch(&lines)
 }

@@ -60,10 +60,11 @@ impl Bed {
     fn up() -> Self {
         let topology = Topology::builder().store(StoreKind::Peers).without_overlayd().up().unwrap();
         let host = topology.h(1);
-        let bridge = Bridge { name: "br1".into(), ip: Ipv4Addr::new(172, 18, 0, 1), prefix_len: 24 };
+        let bridge =
+            Bridge { name: "br1".into(), ip: Ipv4Addr::new(172, 18, 0, 1), prefix_len: 24, ip_v6: None };
         Namespaces.start(&host.ns, &bridge).unwrap();
         let netns_name = topology.scope.netns_name("h1.b1");
-        let spec = Spec { name: "b1".into(), netns_name, ip: bridge.container_ip(1), mtu: 1500 };
+        let spec = Spec { name: "b1".into(), netns_name, ip: bridge.container_ip(1), ip_v6: None, mtu: 1500 };
         let container = Namespaces.run(&host.ns, &bridge, &spec).unwrap();
         host.ns.cmd("iptables-restore").arg("-w").stdin(DOCKER_RULES).check().unwrap();
         Self::with(topology, container)
@@ -80,7 +81,7 @@ impl Bed {
         let run = engine.run("b1", Image::NAME, &["--network=n1", "--ip=172.18.0.3"], &[]).unwrap();
         let ns = Netns::borrow(format!("/proc/{}/ns/net", run.pid().unwrap()));
         let (ip, port) = (Ipv4Addr::new(172, 18, 0, 3), run.host_veth().unwrap().name);
-        Self::with(topology, Container { name: "b1".into(), ns, ip, port })
+        Self::with(topology, Container { name: "b1".into(), ns, ip, ip_v6: None, port })
     }
 
     /// Starts the daemons.

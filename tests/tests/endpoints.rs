@@ -218,7 +218,7 @@ fn a_port_that_leads_to_no_other_namespace_gets_its_packets() {
         .unwrap();
     let behind = harness::container::Bridge { name: "behind".into(), ..h2.bridge.clone() };
     let netns_name = topology.scope.netns_name("h2.b1");
-    let spec = Spec { name: "b1".into(), netns_name, ip: h2.bridge.container_ip(8), mtu: 1500 };
+    let spec = Spec { name: "b1".into(), netns_name, ip: h2.bridge.container_ip(8), ip_v6: None, mtu: 1500 };
     let container = Namespaces.run(&h2.ns, &behind, &spec).unwrap();
     eventually("the port is attached", ATTACHED, || h2.attached("near").unwrap()).unwrap();
     assert!(ping(&h1.c(1).ns, container.ip, 1).unwrap().clean());

@@ -112,7 +112,7 @@ fn etcd_keeps_what_it_was_told_over_a_kill_and_answers_nothing_while_paused() {
     let scope = Scope::unique().unwrap();
     let ns = scope.netns("etcd").unwrap();
     let mut etcd =
-        harness::etcd::Etcd::start(&ns, "127.0.0.1".parse().unwrap(), &scope.dir().join("e")).unwrap();
+        harness::etcd::Etcd::start(&ns, std::net::Ipv4Addr::LOCALHOST, &scope.dir().join("e")).unwrap();
     etcd.put("/a/x", "{\"one\": 1}").unwrap();
     etcd.put("/a/y", "-two").unwrap();
     assert_eq!(etcd.get("/a/x").unwrap().as_deref(), Some("{\"one\": 1}"));
@@ -213,7 +213,7 @@ fn iperf_measures_both_protocols_and_directions() {
     assert!((1e6..1.5e7).contains(&udp.flow.bits_per_second) && udp.flow.lost_percent < 50.0, "{udp:?}");
     let text = iperf::udp(1, 10_000_000, 1400).text(&h1.ns, &h2.ns, h2.ip).unwrap().stdout;
     assert!(iperf::summary(&text).iter().any(|line| iperf::arrived(line)), "{text}");
-    assert!(iperf::tcp(1).run(&h1.ns, &h2.ns, "172.16.199.99".parse().unwrap()).is_err());
+    assert!(iperf::tcp(1).run(&h1.ns, &h2.ns, std::net::Ipv4Addr::new(172, 16, 199, 99)).is_err());
 }
 
 #[test]

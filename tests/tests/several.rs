@@ -17,13 +17,14 @@ const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 /// A second bridge on the first host, with two containers.
 fn second_bridge(topology: &Topology) -> Vec<Container> {
     let host = topology.h(1);
-    let bridge = Bridge { name: "br1".into(), ip: "172.18.0.1".parse().unwrap(), prefix_len: 24 };
+    let bridge =
+        Bridge { name: "br1".into(), ip: "172.18.0.1".parse().unwrap(), prefix_len: 24, ip_v6: None };
     let mut engine = Namespaces;
     engine.start(&host.ns, &bridge).unwrap();
     let run = |number: u32| {
         let name = format!("b{number}");
         let netns_name = topology.scope.netns_name(&format!("h1.{name}"));
-        let spec = Spec { name, netns_name, ip: bridge.container_ip(number), mtu: 1500 };
+        let spec = Spec { name, netns_name, ip: bridge.container_ip(number), ip_v6: None, mtu: 1500 };
         Namespaces.run(&host.ns, &bridge, &spec).unwrap()
     };
     vec![run(1), run(2)]

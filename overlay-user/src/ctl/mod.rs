@@ -6,6 +6,7 @@ pub mod follow;
 pub mod report;
 pub mod sample;
 pub mod show;
+pub mod uplinks;
 
 use std::path::PathBuf;
 

@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use overlay_common::{
     DropReason, Encap,
     addr::MapIp,
-    map::{DecapState, Direction, EndpointSource, RouteSource, Traffic},
+    map::{DecapState, Direction, EndpointSource, RouteSource, Traffic, Tunnel},
     vni::VniKey,
 };
 use serde::Serialize;
 
+use super::uplinks::{self, Names, Uplink, Way, first_address};
 use crate::{
     datapath::{DatapathError, map::Maps},
     endpoints::monotonic_now,
@@ -39,14 +40,18 @@ pub struct Status {
     pub port: u16,
     /// The overlay MTU, bytes.
     pub mtu: u32,
-    /// The uplink's name.
+    /// The first uplink's name.
     pub uplink: String,
     /// Where its tunnel packets are decapsulated: `tc`, `xdp`, or `trial` for tc until XDP has proved itself.
     pub decap: &'static str,
     /// Why there.
     pub decap_reason: String,
-    /// The address that peers send to.
+    /// The uplinks, the first one first.
+    pub uplinks: Vec<Uplink>,
+    /// The address that peers send to: the IPv4 one where there are two.
     pub public_ip: String,
+    /// The IPv6 address that peers send to; `null` for none.
+    pub public_ipv6: Option<String>,
     /// The subnets of this host.
     pub subnets: Vec<String>,
     /// Where routes come from: `etcd` or `file`.
@@ -96,7 +101,9 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
     for reason in DropReason::ALL {
         drops += maps.drops(*reason)?;
     }
-    let (decap, decap_reason) = decap(maps, told.uplink)?;
+    let uplinks = uplinks::all(maps, &Names::of(maps)?)?;
+    let first = uplinks.first().map(|first| (first.decap, first.decap_reason.clone()));
+    let (decap, decap_reason) = first.unwrap_or((DecapState::Tc.name(), String::new()));
     Ok(Status {
         node: status::text(&told.node_name),
         state,
@@ -110,7 +117,9 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         uplink: status::text(&told.uplink_name),
         decap,
         decap_reason,
-        public_ip: address(told.public_ip),
+        uplinks,
+        public_ip: first_address(told.public_ip, told.public_ip_v6),
+        public_ipv6: Some(told.public_ip_v6).filter(|ip| *ip != MapIp::default()).map(address),
         subnets: maps.subnets()?.into_iter().map(|(key, _)| key.prefix.to_string()).collect(),
         store: status::store_kind(told.store_kind),
         store_state: status::store_state(told.store_state),
@@ -121,18 +130,6 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         drops,
         notes: maps.notes()?,
     })
-}
-
-/// Where an uplink's tunnel packets are decapsulated, and why.
-fn decap(maps: &Maps, uplink: u32) -> Result<(&'static str, String), DatapathError> {
-    let entry = maps.decap(uplink)?;
-    let state = entry.map_or(DecapState::Tc, |entry| DecapState::from_number(entry.state));
-    let name = match state {
-        // What is left of XDP is for a moment, and nobody's concern.
-        DecapState::Draining => DecapState::Tc.name(),
-        state => state.name(),
-    };
-    Ok((name, entry.map(|entry| status::text(&entry.reason)).unwrap_or_default()))
 }
 
 /// One row of `overlayctl peers`.
@@ -150,6 +147,8 @@ pub struct Peer {
     pub encap: &'static str,
     /// The largest inner packet to it, bytes.
     pub mtu: u32,
+    /// The ways through the underlay to it, by which its flows are spread.
+    pub hops: Vec<Way>,
     /// Packets sent to it.
     pub packets_to: u64,
     /// Inner bytes sent to it.
@@ -166,23 +165,25 @@ pub struct Peer {
 /// [`DatapathError`].
 pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
     /// Address, VNI, port and tunnel kind: what makes one row.
-    type Way = (MapIp, u32, u16, u32);
-    /// Peer id, least MTU and subnets.
-    type Row = (u32, u32, BTreeSet<IpNet>);
-    let mut rows: BTreeMap<Way, Row> = BTreeMap::new();
+    type Key = (MapIp, u32, u16, u32);
+    /// Peer id, least MTU, subnets, and one of its tunnels.
+    type Row = (u32, u32, BTreeSet<IpNet>, Tunnel);
+    let names = Names::of(maps)?;
+    let mut rows: BTreeMap<Key, Row> = BTreeMap::new();
     // Routes first: a route that is moved meanwhile leaves the tunnel that it led to.
     let routes = maps.routes()?;
     let tunnels: BTreeMap<_, _> = maps.tunnels()?.into_iter().collect();
     for (key, route) in routes {
         let Some(tunnel) = tunnels.get(&route.tunnel) else { continue };
-        let way = (tunnel.remote, tunnel.vni.get(), tunnel.port.get(), tunnel.encap);
-        let row = rows.entry(way).or_insert_with(|| (route.peer, tunnel.mtu, BTreeSet::new()));
+        let key_of_row = (tunnel.remote, tunnel.vni.get(), tunnel.port.get(), tunnel.encap);
+        let row =
+            rows.entry(key_of_row).or_insert_with(|| (route.peer, tunnel.mtu, BTreeSet::new(), *tunnel));
         // Its tunnels differ while one takes the other's place.
         row.1 = row.1.min(tunnel.mtu);
         row.2.insert(key.prefix);
     }
     rows.into_iter()
-        .map(|((ip, vni, port, encap), (id, mtu, subnets))| {
+        .map(|((ip, vni, port, encap), (id, mtu, subnets, tunnel))| {
             let Traffic { packets: packets_to, bytes: bytes_to } = maps.traffic(id, Direction::ToPeer)?;
             let Traffic { packets: packets_from, bytes: bytes_from } =
                 maps.traffic(id, Direction::FromPeer)?;
@@ -193,6 +194,7 @@ pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
                 port,
                 encap: encap_name(encap),
                 mtu,
+                hops: uplinks::ways(&tunnel, &names),
                 packets_to,
                 bytes_to,
                 packets_from,
@@ -311,9 +313,7 @@ fn encap_name(number: u32) -> &'static str {
     Encap::from_number(number).map_or("unknown", Encap::name)
 }
 
-fn address(ip: MapIp) -> String {
-    match ip.to_v4() {
-        Some(v4) => v4.to_string(),
-        None => std::net::Ipv6Addr::from(ip.bytes).to_string(),
-    }
+/// An address as text.
+pub(super) fn address(ip: MapIp) -> String {
+    std::net::IpAddr::from(ip).to_string()
 }

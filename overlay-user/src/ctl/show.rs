@@ -6,7 +6,10 @@ use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::report::{Drop, Endpoint, Peer, Route, Status};
+use super::{
+    report::{Drop, Endpoint, Peer, Route, Status},
+    uplinks::{Uplink, describe},
+};
 use crate::exit;
 
 /// Prints a report in the form asked for. A reader that has gone away (`| head`) is no error.
@@ -52,16 +55,18 @@ pub fn status(status: &Status) -> String {
         Some(_) if status.pid != 0 && status.store_state == "ok" => "in step".to_owned(),
         Some(age) => format!("last in step {} ago", duration(age)),
     };
-    let decap = match status.decap {
-        "trial" => "tc, until a packet has shown that its driver keeps what XDP says of it",
-        decap => decap,
-    };
+    let addresses: Vec<&str> =
+        [Some(&status.public_ip), status.public_ipv6.as_ref().filter(|v6| **v6 != status.public_ip)]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+    let names: Vec<&str> = status.uplinks.iter().map(|uplink| uplink.name.as_str()).collect();
     let mut lines = vec![
         ("State", status.state.to_owned()),
         ("Node", status.node.clone()),
         ("Daemon", daemon),
-        ("Uplink", format!("{} {}", status.uplink, status.public_ip)),
-        ("Decap", format!("{decap}: {}", status.decap_reason)),
+        ("Uplink", format!("{} {}", names.join(", "), addresses.join(", "))),
         (
             "Overlay",
             format!(
@@ -75,11 +80,23 @@ pub fn status(status: &Status) -> String {
         ("Endpoints", status.endpoints.to_string()),
         ("Drops", status.drops.to_string()),
     ];
+    let decaps = status.uplinks.iter().map(|uplink| ("Decap", decap(uplink, names.len() > 1)));
+    lines.splice(4..4, decaps);
     if !status.message.is_empty() {
         lines.insert(1, ("Trouble", status.message.clone()));
     }
     lines.extend(status.notes.iter().map(|note| ("Note", note.clone())));
     lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+}
+
+/// Where an uplink's tunnel packets are decapsulated, and why there.
+fn decap(uplink: &Uplink, one_of_several: bool) -> String {
+    let decap = match uplink.decap {
+        "trial" => "tc, until a packet has shown that its driver keeps what XDP says of it",
+        decap => decap,
+    };
+    let which = if one_of_several { format!("{}: ", uplink.name) } else { String::new() };
+    format!("{which}{decap}: {}", uplink.decap_reason)
 }
 
 /// The peers.
@@ -91,6 +108,7 @@ pub fn peers(peers: &[Peer]) -> String {
         "VNI",
         "PORT",
         "MTU",
+        "VIA",
         "PACKETS TO",
         "BYTES TO",
         "PACKETS FROM",
@@ -104,13 +122,14 @@ pub fn peers(peers: &[Peer]) -> String {
             peer.vni.to_string(),
             peer.port.to_string(),
             peer.mtu.to_string(),
+            describe(&peer.hops, &peer.public_ip),
             peer.packets_to.to_string(),
             peer.bytes_to.to_string(),
             peer.packets_from.to_string(),
             peer.bytes_from.to_string(),
         ]
     };
-    table(&header, &[3, 4, 5, 6, 7, 8, 9], peers.iter().map(row))
+    table(&header, &[3, 4, 5, 7, 8, 9, 10], peers.iter().map(row))
 }
 
 /// The routes.

@@ -85,13 +85,15 @@ async fn end(task: Option<JoinHandle<()>>) {
 
 /// What a host announces.
 pub(super) fn announcements(local: &Local) -> Vec<Announcement> {
-    let announce = |bridge: &crate::local::Bridge| Announcement {
-        subnet: bridge.address.trunc(),
-        public_ip: local.public_ip,
-        vni: local.vni.get(),
-        vtep_mac: local.vtep_mac.to_string(),
+    let announce = |bridge: &crate::local::Bridge| {
+        Some(Announcement {
+            subnet: bridge.address.trunc(),
+            public_ip: local.public.v4()?,
+            vni: local.vni.get(),
+            vtep_mac: local.vtep_mac.to_string(),
+        })
     };
-    local.bridges.iter().map(announce).collect()
+    local.bridges.iter().filter_map(announce).collect()
 }
 
 impl Daemon {

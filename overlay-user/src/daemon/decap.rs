@@ -4,7 +4,7 @@ use super::{Aspect, Daemon};
 use crate::datapath::Tools;
 
 impl Daemon {
-    /// Keeps the uplink's decapsulation where it should be. A trial or a grace goes on with every round.
+    /// Keeps the uplinks' decapsulation where it should be. A trial or a grace goes on with every round.
     pub(super) async fn follow_decap(&mut self) {
         let tools = Tools {
             programs: &mut self.programs,
@@ -12,7 +12,7 @@ impl Daemon {
             pins: &self.pins,
             netlink: &self.netlink,
         };
-        let synced = self.decap.sync(self.config.decap, &self.local.uplink, tools).await;
-        self.say(Aspect::Decap, synced.err().into_iter().collect());
+        let synced = self.decap.sync(self.config.decap, &self.local.uplinks, tools).await;
+        self.say(Aspect::Decap, synced.err().unwrap_or_default());
     }
 }

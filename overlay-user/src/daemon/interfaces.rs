@@ -7,27 +7,28 @@ use tracing::info;
 use super::{Daemon, start::stop_redirects};
 use crate::{config::Config, exit, local::Local};
 
+/// What the store has not been told yet of a host that has changed.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    /// Its connections have to be given up.
+    reconnect: bool,
+}
+
 impl Daemon {
     /// Looks up our own interfaces again. Where one is missing, what was known stays in force: it may come back.
     pub(super) async fn look_around(&mut self) -> BTreeSet<String> {
         let network = self.announcer.network();
         let mut troubles = BTreeSet::new();
-        let mut found = Local::discover(&self.config, network, self.local.vtep_mac, &self.netlink).await;
-        if found.is_err() {
-            let (config, renamed) = self.with_new_names(&mut troubles).await;
-            if renamed {
-                found = Local::discover(&config, network, self.local.vtep_mac, &self.netlink).await;
-            }
-        }
-        match found {
+        let config = self.with_new_names(&mut troubles).await;
+        match Local::discover(&config, network, self.local.vtep_mac, &self.netlink).await {
             Ok(local) if local == self.local => {
                 if self.astray {
                     // Routes go with an interface that is down, and it may have been down.
                     self.reconciler.resync();
-                    self.next_hops.clear();
+                    self.underlay.forget();
                 }
             }
-            Ok(local) => self.become_what_is(local).await,
+            Ok(local) => self.become_what_is(local),
             Err(error) => {
                 self.astray = true;
                 let advice = "what is in force stays so until it is as it was, or overlayd is started with what is there now";
@@ -45,22 +46,22 @@ impl Daemon {
         self.astray = false;
         troubles.extend(self.stop_redirects());
         troubles.extend(self.local.mtu_trouble(&self.config));
+        troubles.extend(self.local.uplink_troubles());
         troubles
     }
 
-    /// The configuration with the names that our interfaces have by now, each of which is said; and whether there
-    /// is another name at all.
-    async fn with_new_names(&self, troubles: &mut BTreeSet<String>) -> (Config, bool) {
+    /// The configuration with the names that our interfaces have by now, each of which is said.
+    async fn with_new_names(&self, troubles: &mut BTreeSet<String>) -> Config {
         let mut config = self.config.clone();
-        let mut renamed = false;
-        let uplink = &self.local.uplink;
-        if let Some(name) = self.new_name(&self.config.iface, uplink.index).await {
-            troubles.insert(format!(
-                "uplink {} is called {name} now, and still used: name it with --iface {name} before the next start",
-                self.config.iface
-            ));
-            config.iface = name;
-            renamed = true;
+        for known in &self.local.uplinks {
+            let Some(uplink) = config.ifaces.get_mut(known.place) else { continue };
+            if let Some(name) = self.new_name(uplink, known.index).await {
+                troubles.insert(format!(
+                    "uplink {uplink} is called {name} now, and still used: name it with --iface {name} before the \
+                     next start"
+                ));
+                *uplink = name;
+            }
         }
         for (bridge, known) in config.bridges.iter_mut().zip(&self.local.bridges) {
             if let Some(name) = self.new_name(bridge, known.index).await {
@@ -69,10 +70,9 @@ impl Daemon {
                      next start"
                 ));
                 *bridge = name;
-                renamed = true;
             }
         }
-        (config, renamed)
+        config
     }
 
     /// What an interface is called now, if nothing has the name that it was given to us by.
@@ -87,11 +87,12 @@ impl Daemon {
     async fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         let is_missing = async |name: &str| matches!(self.netlink.link_by_name(name).await, Ok(None));
-        if is_missing(&self.config.iface).await {
-            missing.push(format!(
-                "uplink {} is gone and no peer is reached until it is made again, with its address",
-                self.config.iface
-            ));
+        for uplink in &self.config.ifaces {
+            if is_missing(uplink).await {
+                missing.push(format!(
+                    "uplink {uplink} is gone and no peer is reached until it is made again, with its address"
+                ));
+            }
         }
         for bridge in &self.config.bridges {
             if is_missing(bridge).await {
@@ -104,13 +105,21 @@ impl Daemon {
         missing
     }
 
-    async fn become_what_is(&mut self, local: Local) {
+    fn become_what_is(&mut self, local: Local) {
         info!(mtu = local.mtu, "this host's interfaces have changed");
-        let moved = local.underlay_ip != self.local.underlay_ip || local.uplink != self.local.uplink;
+        // Connections may hang on an address, or on a way, that is gone.
+        let moved = local.underlay != self.local.underlay || local.uplinks != self.local.uplinks;
+        let untold = self.untold.get_or_insert_default();
+        untold.reconnect |= moved;
         self.local = local;
         self.reconciler.resync();
-        self.next_hops.clear();
-        if moved {
+        self.underlay.forget();
+    }
+
+    /// Tells the store what this host has become: after the data path, which does not wait for it.
+    pub(super) async fn tell_store(&mut self) {
+        let Some(Untold { reconnect }) = self.untold.take() else { return };
+        if reconnect {
             self.announcer.reconnect().await;
         }
         self.announce().await;

@@ -11,10 +11,11 @@ mod peers;
 mod pinned;
 mod start;
 mod tunnels;
+mod ways;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use aya::maps::{MapData, RingBuf};
 use futures::FutureExt;
 use ipnet::Ipv4Net;
 use overlay_common::{
+    addr::MapIp,
     event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
     map::StoreState,
 };
@@ -33,6 +35,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use self::ways::Ways;
 use crate::{
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
@@ -126,11 +129,12 @@ struct Daemon {
     updates: mpsc::Receiver<Update>,
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
     records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
-    next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
-    /// Through whom each peer was reached when the kernel last had a route to it: in force while it has none.
-    last_next_hops: HashMap<Ipv4Addr, Ipv4Addr>,
+    /// This host has changed, and the store does not know yet.
+    untold: Option<interfaces::Untold>,
+    /// Through which uplinks and neighbours each peer is reached.
+    underlay: Ways,
     /// The largest outer packet to peers to whom the way carries less than the uplink.
-    path_mtus: BTreeMap<Ipv4Addr, u32>,
+    path_mtus: BTreeMap<IpAddr, u32>,
     ports: Ports,
     tunnel_devices: TunnelDevices,
     decap: Decap,
@@ -225,15 +229,19 @@ impl Daemon {
 
     fn take_event(&mut self, event: &Event, dirty: &mut Dirty) {
         let ours = |index: u32| {
-            index == self.local.uplink.index || self.local.bridges.iter().any(|bridge| bridge.index == index)
+            self.local.uplink(index).is_some()
+                || self.local.bridges.iter().any(|bridge| bridge.index == index)
         };
         // One that is missing may be any link until it has its name, and its address comes later still.
         let missing = self.troubles.contains_key(&Aspect::Local);
         match event {
             Event::Link(link) => {
                 dirty.links = true;
-                let named = self.config.iface == link.name || self.config.bridges.contains(&link.name);
+                let named =
+                    self.config.ifaces.contains(&link.name) || self.config.bridges.contains(&link.name);
                 dirty.local |= missing || named || ours(link.index);
+                // A carrier that goes or comes back takes or brings hops; routes say nothing of it.
+                dirty.next_hops |= self.local.uplink(link.index).is_some();
             }
             Event::LinkGone { index, .. } => {
                 dirty.links = true;
@@ -242,7 +250,7 @@ impl Daemon {
             Event::Neighbour(_) | Event::NeighbourGone(_) | Event::Fdb(_) | Event::FdbGone(_) => {
                 dirty.endpoints = true;
             }
-            Event::Address { ifindex } => dirty.local |= missing || ours(*ifindex),
+            Event::Address { ifindex, .. } => dirty.local |= missing || ours(*ifindex),
             Event::Route => dirty.next_hops = true,
             Event::Overrun => *dirty = Dirty::ALL,
         }
@@ -280,7 +288,7 @@ impl Daemon {
             self.say(Aspect::Endpoints, trouble.into_iter().collect());
         }
         if dirty.next_hops {
-            self.next_hops.clear();
+            self.underlay.forget();
             // The route may be somebody's to a peer's subnet: what is not seen would be replaced.
             self.reconciler.resync();
         }
@@ -293,6 +301,7 @@ impl Daemon {
         }
         self.follow_decap().await;
         self.write_status();
+        self.tell_store().await;
     }
 
     async fn follow_links(&mut self) -> BTreeSet<String> {
@@ -349,11 +358,13 @@ impl Daemon {
         let mut status = status::empty();
         status.netns_cookie = crate::netlink::netns::cookie().unwrap_or_default();
         status.started = self.started;
-        status.uplink = self.local.uplink.index;
+        let uplink = self.local.uplinks.first();
+        status.uplink = uplink.map_or(0, |uplink| uplink.index);
         status.mtu = self.local.mtu;
-        status.public_ip = self.local.public_ip.into();
+        status.public_ip = self.local.public.v4().map(MapIp::from).unwrap_or_default();
+        status.public_ip_v6 = self.local.public.v6().map(MapIp::from).unwrap_or_default();
         status.node_name = status::field(&self.config.node_name);
-        status.uplink_name = status::field(&self.local.uplink.name);
+        status.uplink_name = status::field(uplink.map_or("", |uplink| uplink.name.as_str()));
         status
     }
 

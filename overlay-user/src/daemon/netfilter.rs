@@ -149,7 +149,7 @@ impl Daemon {
         };
         Surroundings {
             bridges: self.local.bridges.iter().map(bridge).collect(),
-            uplink: self.local.uplink.name.clone(),
+            uplinks: self.local.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),
             peers: self.peer_subnets(),
             mtu: self.local.mtu,
         }

@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use ipnet::Ipv4Net;
-use overlay_common::map::{RouteSource, StoreKind};
+use overlay_common::{
+    Encap,
+    map::{RouteSource, StoreKind},
+};
 use tracing::info;
 
 use super::Daemon;
@@ -31,7 +34,7 @@ impl Daemon {
 
     async fn reconcile_with(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
         let peers = peers(&self.local, records);
-        let mut troubles = self.find_next_hops(&peers).await;
+        let mut troubles = self.underlay.find(&peers, &self.local, &self.netlink).await;
         if let Err(error) = self.take_path_mtus(&peers) {
             troubles.insert(exit::one_line(&error.into()));
         }
@@ -39,50 +42,14 @@ impl Daemon {
             StoreKind::Etcd => RouteSource::Etcd,
             StoreKind::File => RouteSource::File,
         };
-        // While the kernel has no route, as between an uplink's going down and its routes' coming back, what was
-        // right before is more likely to be so again than that the peer has moved next door.
-        let next_hop = |ip: Ipv4Addr| self.last_next_hops.get(&ip).copied().unwrap_or(ip);
-        let path_mtu = |ip: Ipv4Addr| self.path_mtus.get(&ip).copied();
-        let (desired, refusals) = desired::fold(&self.local, records, source, next_hop, path_mtu);
+        let hops = |ip: IpAddr| self.underlay.to(ip, &self.local);
+        let path_mtu = |ip: IpAddr| self.path_mtus.get(&ip).copied();
+        let (desired, refusals) = desired::fold(&self.local, records, source, hops, path_mtu);
         troubles.extend(refusals);
         let bridges = self.local.bridge_indexes();
         match self.reconciler.round(&desired, &bridges, &mut self.maps, &self.netlink).await {
             Ok(failures) => troubles.extend(failures),
             Err(error) => drop(troubles.insert(exit::one_line(&error.into()))),
-        }
-        troubles
-    }
-
-    /// Asks the kernel through whom each peer is reached, where that is not known yet.
-    async fn find_next_hops(&mut self, peers: &BTreeSet<Ipv4Addr>) -> BTreeSet<String> {
-        let mut troubles = BTreeSet::new();
-        self.next_hops.retain(|ip, _| peers.contains(ip));
-        self.last_next_hops.retain(|ip, _| peers.contains(ip));
-        for ip in peers.iter().copied() {
-            if self.next_hops.contains_key(&ip) {
-                continue;
-            }
-            let uplink = &self.local.uplink;
-            match self.netlink.next_hop(ip, None).await {
-                Ok(hop) if hop.local => {
-                    troubles
-                        .insert(format!("peer {ip} is an address of this host: packets to it go nowhere"));
-                }
-                // Asked again each round, until the route leads where the packets are sent.
-                Ok(hop) if hop.ifindex != uplink.index => {
-                    troubles.insert(format!(
-                        "the host's route to peer {ip} does not lead through the uplink {}: packets to it are sent \
-                         there all the same; correct the route, or choose another --iface",
-                        uplink.name
-                    ));
-                }
-                Ok(hop) => {
-                    let next_hop = hop.gateway.unwrap_or(ip);
-                    self.next_hops.insert(ip, next_hop);
-                    self.last_next_hops.insert(ip, next_hop);
-                }
-                Err(error) => drop(troubles.insert(format!("peer {ip} cannot be reached: {error}"))),
-            }
         }
         troubles
     }
@@ -101,12 +68,12 @@ impl Daemon {
     }
 
     /// Takes over what `PATH_MTUS` says, and removes from it what is of no use any more.
-    fn take_path_mtus(&mut self, peers: &BTreeSet<Ipv4Addr>) -> Result<(), DatapathError> {
+    fn take_path_mtus(&mut self, peers: &BTreeSet<IpAddr>) -> Result<(), DatapathError> {
         let Judged { believed, forgotten } = self.judge_path_mtus(peers)?;
         for key in forgotten {
             self.maps.delete_path_mtu(key)?;
         }
-        for shift in path_mtu::shifts(&self.path_mtus, &believed, self.local.mtu) {
+        for shift in path_mtu::shifts(&self.path_mtus, &believed, |ip| self.most_to(ip)) {
             let path_mtu::Shift { peer, path_mtu, before, after } = shift;
             if !peers.contains(&peer) {
                 continue;
@@ -122,14 +89,19 @@ impl Daemon {
         Ok(())
     }
 
-    fn judge_path_mtus(&self, peers: &BTreeSet<Ipv4Addr>) -> Result<Judged, DatapathError> {
+    fn judge_path_mtus(&self, peers: &BTreeSet<IpAddr>) -> Result<Judged, DatapathError> {
         let entries = self.maps.path_mtus()?;
-        Ok(path_mtu::judge(entries, peers, self.local.mtu, monotonic_now()))
+        Ok(path_mtu::judge(entries, peers, |ip| self.most_to(ip), monotonic_now()))
+    }
+
+    /// The largest inner packet to a peer's address that fits the uplinks on the way.
+    fn most_to(&self, peer: IpAddr) -> u32 {
+        self.local.mtu_to(peer, &self.underlay.to(peer, &self.local), Encap::Vxlan)
     }
 }
 
-/// The hosts that the store's records name, ourselves excepted.
-fn peers(local: &Local, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<Ipv4Addr> {
-    let hosts = records.values().map(|record| record.public_ip);
-    hosts.filter(|ip| *ip != local.public_ip && *ip != local.underlay_ip).collect()
+/// The addresses at which the hosts that the store's records name are reached, ourselves excepted.
+fn peers(local: &Local, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<IpAddr> {
+    let hosts = records.values().map(|record| IpAddr::V4(record.public_ip));
+    hosts.filter(|ip| !local.public.has(*ip) && !local.underlay.has(*ip)).collect()
 }

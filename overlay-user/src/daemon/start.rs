@@ -2,18 +2,18 @@
 //! announce last. A first start that fails undoes itself; a later one leaves the running data path alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use ipnet::Ipv4Net;
 use nix::unistd::geteuid;
 use overlay_common::{Be16, Mac, Vni, map::Node};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use super::{Daemon, Dirty, announce, hooks, netfilter, notes::Source};
+use super::{Daemon, Dirty, announce, hooks, netfilter, notes::Source, ways::Ways};
 use crate::{
     config::{Config, StoreConfig},
     datapath::{Tools, attach, load::Programs, map::Maps, pin::Pins},
@@ -98,14 +98,15 @@ async fn undo(
 
 /// Two data paths on one uplink would announce against each other.
 fn refuse_second_data_path(pins: &Pins, local: &Local) -> anyhow::Result<()> {
-    let uplink = &local.uplink;
-    if let Some(id) = attach::attached_elsewhere(pins, uplink.index, &uplink.name)? {
-        bail!(
-            "overlayd is attached to {} already, from another pin directory than {} (program {id}): \
-             detach it there first, or name its --pin-dir",
-            uplink.name,
-            pins.root().display()
-        );
+    for uplink in &local.uplinks {
+        if let Some(id) = attach::attached_elsewhere(pins, uplink)? {
+            bail!(
+                "overlayd is attached to {} already, from another pin directory than {} (program {id}): \
+                 detach it there first, or name its --pin-dir",
+                uplink.name,
+                pins.root().display()
+            );
+        }
     }
     Ok(())
 }
@@ -159,7 +160,7 @@ async fn survey(
     let remembered = old.as_ref().map(|state| state.vtep_mac.parse()).transpose()?;
     let mut local = Local::discover(config, network, remembered.unwrap_or_default(), netlink).await?;
     if remembered.is_none() {
-        local.vtep_mac = derive_vtep_mac(&config.node_name, local.underlay_ip);
+        local.vtep_mac = derive_vtep_mac(&config.node_name, local.underlay);
     }
     say_overruled(config, &local);
     let mut state = old.unwrap_or_else(|| State::new(&config.node_name, local.vtep_mac));
@@ -187,7 +188,7 @@ fn refuse_overlap(
     state: &State,
 ) -> anyhow::Result<()> {
     for record in records.values() {
-        let ours = record.public_ip == local.public_ip
+        let ours = local.public.has(record.public_ip.into())
             || state
                 .announcements
                 .iter()
@@ -232,7 +233,7 @@ async fn bring_up(
     maps.put_node(Node { vtep_mac: local.vtep_mac, port: Be16::new(local.port), vni: local.vni.key() })?;
     survey.state.note_sysctls(stop_redirects(local)?);
     state_dir.write(&survey.state)?;
-    // Before the uplink's program leaves packets to them. What goes wrong the first round tells.
+    // Before the uplinks' programs leave packets to them. What goes wrong the first round tells.
     let mut tunnel_devices = TunnelDevices::default();
     let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
     tunnel_devices.sync(local, tools).await;
@@ -242,7 +243,8 @@ async fn bring_up(
     // After `uplink_ingress`, which has to know what XDP tells it.
     let mut decap = Decap::default();
     let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
-    decap.sync(config.decap, &local.uplink, tools).await.map_err(anyhow::Error::msg)?;
+    let decapsulated = decap.sync(config.decap, &local.uplinks, tools).await;
+    decapsulated.map_err(|troubles| anyhow!(Vec::from_iter(troubles).join("; ")))?;
     match survey.store.claim(&announce::announcements(local)).await {
         Ok(()) => {}
         // Announcing goes on trying.
@@ -287,6 +289,7 @@ impl Parts {
             .context("cannot wait for events of the programs")?;
         let (announcer, updates) = announce::Announcer::new(survey.store, survey.network);
         let heard = survey.records.is_some();
+        let underlay = Ways::adopt(&maps)?;
         let mut daemon = Daemon {
             config,
             local: survey.local,
@@ -303,8 +306,8 @@ impl Parts {
             announcer,
             updates,
             records: survey.records,
-            next_hops: HashMap::new(),
-            last_next_hops: HashMap::new(),
+            untold: None,
+            underlay,
             path_mtus: BTreeMap::new(),
             ports,
             tunnel_devices,
@@ -347,12 +350,12 @@ impl Daemon {
         self.announcer.watch();
         info!(
             node = %self.config.node_name,
-            uplink = %self.local.uplink.name,
-            public_ip = %self.local.public_ip,
+            uplinks = %self.local.uplink_names(),
+            public_ip = %self.local.public,
             vni = %self.local.vni,
             port = self.local.port,
             mtu = self.local.mtu,
-            peers = self.next_hops.len(),
+            peers = self.underlay.known(),
             "ready"
         );
     }

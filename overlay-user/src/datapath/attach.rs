@@ -17,7 +17,7 @@ use super::{
     load::Programs,
     pin::{Pins, ReplaceError},
 };
-use crate::netlink::Hook;
+use crate::{local::Uplink, netlink::Hook};
 
 /// A program on an interface: what is pinned as one link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,15 +112,15 @@ pub fn attach(
     Ok(false)
 }
 
-/// The id of an `uplink_ingress` on an interface that no pin of ours holds: somebody else's overlayd.
+/// The id of a program of overlayd's on an uplink that no pin of ours holds: somebody else's overlayd.
 ///
 /// # Errors
 /// [`DatapathError::Attach`] where the kernel does not tell.
-pub fn attached_elsewhere(pins: &Pins, ifindex: u32, interface: &str) -> Result<Option<u32>, DatapathError> {
-    if pins.link(ifindex, program::UPLINK_INGRESS).exists() {
+pub fn attached_elsewhere(pins: &Pins, uplink: &Uplink) -> Result<Option<u32>, DatapathError> {
+    if pins.link(uplink.index, uplink.program()).exists() {
         return Ok(None);
     }
-    attached(program::UPLINK_INGRESS, interface)
+    attached(uplink.program(), &uplink.name)
 }
 
 /// True where a program of this name is on an interface's ingress, whoever put it there.

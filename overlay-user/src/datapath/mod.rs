@@ -25,6 +25,13 @@ pub struct Tools<'a> {
     pub netlink: &'a crate::netlink::Netlink,
 }
 
+impl Tools<'_> {
+    /// The same, for a while.
+    pub fn reborrow(&mut self) -> Tools<'_> {
+        Tools { programs: self.programs, maps: self.maps, pins: self.pins, netlink: self.netlink }
+    }
+}
+
 /// Why the kernel's half could not be worked on. The text says what and where; the cause, if any, why.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {

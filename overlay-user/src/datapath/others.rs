@@ -20,7 +20,7 @@ use crate::{
 /// What an interface is to the data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// The way to the peers.
+    /// A way to the peers.
     Uplink,
     /// A bridge of ours.
     Bridge,
@@ -74,6 +74,8 @@ pub struct Stranger {
 /// An interface of the data path.
 struct Site<'a> {
     role: Role,
+    /// Our program on its ingress.
+    ingress: &'static str,
     link: &'a Link,
     bridge: Option<&'a str>,
 }
@@ -94,7 +96,7 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// Everybody else on the hooks of the uplink, the bridges and their ports, in the order of [`Place`] and
+    /// Everybody else on the hooks of the uplinks, the bridges and their ports, in the order of [`Place`] and
     /// [`Role`]: who matters most comes first.
     ///
     /// # Errors
@@ -147,22 +149,23 @@ fn sites<'a>(local: &'a Local, links: &'a [Link]) -> Vec<Site<'a>> {
     let mut sites = Vec::new();
     for link in links {
         let bridge = |index| local.bridges.iter().find(|bridge| bridge.index == index);
-        if link.index == local.uplink.index {
-            sites.push(Site { role: Role::Uplink, link, bridge: None });
+        if let Some(uplink) = local.uplink(link.index) {
+            let ingress = uplink.program();
+            sites.push(Site { role: Role::Uplink, ingress, link, bridge: None });
         } else if bridge(link.index).is_some() {
-            sites.push(Site { role: Role::Bridge, link, bridge: None });
+            sites.push(Site { role: Role::Bridge, ingress: program::WORKLOAD_EGRESS, link, bridge: None });
         } else if let Some(bridge) = link.master.and_then(bridge) {
-            sites.push(Site { role: Role::Port, link, bridge: Some(&bridge.name) });
+            let bridge = Some(bridge.name.as_str());
+            sites.push(Site { role: Role::Port, ingress: program::WORKLOAD_EGRESS, link, bridge });
         }
     }
     sites
 }
 
 /// Our program on a hook; none where what leaves there is not for us to judge.
-fn our_program(role: Role, hook: Hook) -> Option<&'static str> {
-    match (role, hook) {
-        (Role::Uplink, Hook::Ingress) => Some(program::UPLINK_INGRESS),
-        (Role::Bridge | Role::Port, Hook::Ingress) => Some(program::WORKLOAD_EGRESS),
+fn our_program(site: &Site<'_>, hook: Hook) -> Option<&'static str> {
+    match (site.role, hook) {
+        (_, Hook::Ingress) => Some(site.ingress),
         (Role::Bridge, Hook::Egress) => Some(program::BRIDGE_EGRESS),
         (Role::Uplink | Role::Port, Hook::Egress) => None,
     }
@@ -170,11 +173,10 @@ fn our_program(role: Role, hook: Hook) -> Option<&'static str> {
 
 /// The XDP programs of others: they see what comes before any tc program does.
 fn before_tc(site: &Site<'_>, xdp: &[XdpProgram], ours: &BTreeSet<u32>) -> Vec<Stranger> {
-    let Some(program) = our_program(site.role, Hook::Ingress) else { return Vec::new() };
     let here = xdp.iter().filter(|xdp| xdp.ifindex == site.link.index && !ours.contains(&xdp.id));
     let occupant =
         |xdp: &XdpProgram| Occupant { mechanism: Mechanism::Xdp(xdp.mode), name: None, id: Some(xdp.id) };
-    here.map(|xdp| stranger(site, Place::Before(program), occupant(xdp))).collect()
+    here.map(|xdp| stranger(site, Place::Before(site.ingress), occupant(xdp))).collect()
 }
 
 /// All that is on a hook, in the order in which it runs: tcx, then the filters.
@@ -205,7 +207,7 @@ fn placed(site: &Site<'_>, hook: Hook, all: Vec<Occupant>, ours: &BTreeSet<u32>)
     let position = all.iter().position(is_ours);
     let mut strangers = Vec::new();
     for (n, occupant) in all.into_iter().enumerate() {
-        let place = match (our_program(site.role, hook), position) {
+        let place = match (our_program(site, hook), position) {
             _ if is_ours(&occupant) => continue,
             (None, _) => Place::OnTheWayOut,
             (Some(program), Some(position)) if n < position => Place::Before(program),
@@ -239,6 +241,7 @@ mod tests {
             index,
             name: format!("if{index}"),
             kind: None,
+            ethernet: true,
             mac: None,
             mtu: 1500,
             up: true,
@@ -253,7 +256,8 @@ mod tests {
 
     fn places(role: Role, hook: Hook, ids: &[u32], ours: &[u32]) -> Vec<(String, Place)> {
         let link = link(2, None);
-        let site = Site { role, link: &link, bridge: None };
+        let ingress = if role == Role::Uplink { program::UPLINK_INGRESS } else { program::WORKLOAD_EGRESS };
+        let site = Site { role, ingress, link: &link, bridge: None };
         let all = ids.iter().map(|id| occupant(Mechanism::Tcx, *id)).collect();
         let placed = placed(&site, hook, all, &ours.iter().copied().collect());
         placed.into_iter().map(|stranger| (stranger.name, stranger.place)).collect()
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn xdp_is_before_us_unless_it_is_ours() {
         let link = link(2, None);
-        let site = Site { role: Role::Uplink, link: &link, bridge: None };
+        let site = Site { role: Role::Uplink, ingress: program::UPLINK_INGRESS, link: &link, bridge: None };
         let xdp =
             [(2, 4), (2, 9), (3, 5)].map(|(ifindex, id)| XdpProgram { ifindex, id, mode: XdpMode::Native });
         let found = before_tc(&site, &xdp, &BTreeSet::from([9]));

@@ -50,6 +50,7 @@ mod tests {
             index: 2,
             name: "eth0".into(),
             kind: kind.map(str::to_owned),
+            ethernet: true,
             mac: None,
             mtu: 1500,
             up: true,

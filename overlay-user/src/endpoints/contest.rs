@@ -1,18 +1,18 @@
-//! Two places claim one address. Who has it keeps it while it answers: anybody on the bridge can say by ARP
-//! that an address is his, and the kernel believes whoever spoke last. So the kernel is made to ask at the
+//! Two places claim one address. Who has it keeps it while it answers: anybody on the bridge can say by ARP or
+//! a neighbour advertisement that an address is his, and the kernel believes whoever spoke last. So the kernel is made to ask at the
 //! MAC address of who has it, and only if nobody answers there the address is free for the other.
 
 use overlay_common::map::{Endpoint, EndpointKey, EndpointSource, endpoint_flag};
 use tracing::info;
 
-use super::{EndpointError, NANOSECONDS, Place, monotonic_now};
+use super::{EndpointError, NANOSECONDS, Place, address_of, monotonic_now};
 use crate::{
     datapath::map::Maps,
     local::Bridge,
     netlink::{Neighbour, Netlink, NudState},
 };
 
-/// Who spoke this lately lives, whether it answers ARP or not. Less than the three seconds in which the
+/// Who spoke this lately lives, whether it answers the kernel or not. Less than the three seconds in which the
 /// kernel asks (ucast_solicit), so that the answer's absence decides.
 const QUIET_AFTER: u64 = 2 * NANOSECONDS;
 
@@ -59,7 +59,7 @@ pub(super) async fn decide(
     maps: &mut Maps,
     netlink: &Netlink,
 ) -> Result<(), EndpointError> {
-    let Some(ip) = key.ip.to_v4() else { return Ok(()) };
+    let ip = address_of(key);
     let ifindex = endpoint.ifindex;
     match decision(endpoint, neighbour, monotonic_now()) {
         Decision::Wait => {}
@@ -98,7 +98,7 @@ fn quiet(endpoint: &Endpoint, now: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv6Addr};
 
     use overlay_common::Mac;
 
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn neighbour(mac: Mac, state: NudState) -> Neighbour {
-        Neighbour { ifindex: 3, ip: Ipv4Addr::LOCALHOST, mac: Some(mac), state }
+        Neighbour { ifindex: 3, ip: IpAddr::V6(Ipv6Addr::LOCALHOST), mac: Some(mac), state }
     }
 
     #[test]

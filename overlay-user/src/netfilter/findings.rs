@@ -24,8 +24,8 @@ const RULE: usize = 110;
 pub struct Surroundings {
     /// The bridges, by ifindex.
     pub bridges: BTreeMap<u32, Bridge>,
-    /// The uplink's name.
-    pub uplink: String,
+    /// The uplinks' names.
+    pub uplinks: Vec<String>,
     /// The peers' subnets.
     pub peers: Vec<Ipv4Net>,
     /// The overlay MTU.
@@ -172,7 +172,7 @@ fn unseen(reading: &Reading, around: &Surroundings) -> Vec<String> {
     let mut rules: Vec<String> = Vec::new();
     for (table, chain, base) in base_chains(&reading.tables) {
         let on_uplink =
-            base.devices.iter().all(|device| *device == around.uplink) && !base.devices.is_empty();
+            base.devices.iter().all(|device| around.uplinks.contains(device)) && !base.devices.is_empty();
         if table.family == Family::Bridge || on_uplink || is_docker_table(table) {
             continue;
         }

@@ -1,13 +1,13 @@
 //! What the monitor reports, and how the kernel's notifications become that.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
 };
 
-use super::{FdbEntry, Link, Neighbour};
+use super::{FdbEntry, Link, Neighbour, address::own_address};
 
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +31,15 @@ pub enum Event {
     Fdb(FdbEntry),
     /// A bridge forgot an address.
     FdbGone(FdbEntry),
-    /// The IPv4 addresses of a link changed.
+    /// An address of a link came, went or changed: an IPv6 one also where it stops being tentative or becomes
+    /// deprecated.
     Address {
         /// The link.
         ifindex: u32,
+        /// The address.
+        ip: IpAddr,
     },
-    /// Some IPv4 route or rule changed.
+    /// Some route or rule changed.
     Route,
     /// Events were lost: dump everything again.
     Overrun,
@@ -63,7 +66,7 @@ impl Translator {
                 .map(Event::NeighbourGone)
                 .or_else(|| FdbEntry::from_message(&entry).map(Event::FdbGone)),
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-                Some(Event::Address { ifindex: address.header.index })
+                own_address(&address).map(|ip| Event::Address { ifindex: address.header.index, ip })
             }
             RouteNetlinkMessage::NewRoute(_)
             | RouteNetlinkMessage::DelRoute(_)

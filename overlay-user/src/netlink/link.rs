@@ -2,7 +2,7 @@
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 use nix::errno::Errno;
 use overlay_common::Mac;
@@ -19,8 +19,12 @@ pub struct Link {
     pub index: u32,
     /// Its name, which can change.
     pub name: String,
-    /// The kind of a virtual device (`bridge`, `veth`, `vxlan` …); physical ones have none.
+    /// The kind of a virtual device (`bridge`, `veth`, `vlan`, `bond`, `vxlan`, `wireguard`, `tun` for a tap too …);
+    /// physical ones have none.
     pub kind: Option<String>,
+    /// Its packets have an Ethernet header (ARPHRD_ETHER). Those of a WireGuard or tun device begin with the IP
+    /// header.
+    pub ethernet: bool,
     /// Its Ethernet address, where it has one.
     pub mac: Option<Mac>,
     /// Its MTU.
@@ -40,6 +44,7 @@ impl Link {
             index: message.header.index,
             name: String::new(),
             kind: None,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             mac: None,
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),

@@ -9,6 +9,7 @@ mod clsact;
 mod driver;
 mod error;
 mod event;
+mod family;
 mod fdb;
 mod filter;
 mod link;
@@ -30,6 +31,7 @@ pub use self::{
     driver::driver,
     error::NetlinkError,
     event::Event,
+    family::Family,
     fdb::{FdbEntry, FdbKind},
     filter::{Filter, Filtered, Hook},
     link::Link,

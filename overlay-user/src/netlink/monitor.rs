@@ -29,7 +29,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes to links, neighbours (the FDB is among them), IPv4 addresses, IPv4 routes and IPv4 rules.
+    /// Subscribes to links, neighbours (the FDB is among them), and both families' addresses, routes and rules.
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let inner = socket.socket_mut();
@@ -89,6 +89,9 @@ fn groups() -> u32 {
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv6Rule,
     ]
     .into_iter()
     .fold(0, |mask, group| mask | 1 << (group as u32 - 1))
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_are_link_neigh_ifaddr_route_and_rule() {
-        assert_eq!(groups(), 0b1101_0101);
+    fn the_groups_are_link_neigh_and_ifaddr_route_and_rule_of_both_families() {
+        assert_eq!(groups(), 0b0100_0000_0101_1101_0101);
     }
 }

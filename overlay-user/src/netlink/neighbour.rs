@@ -1,6 +1,6 @@
-//! The IPv4 neighbour table: reading it, probing, permanent entries.
+//! The neighbour tables of both families (ARP and neighbour discovery): reading it, probing, permanent entries.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
@@ -10,15 +10,15 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 use overlay_common::Mac;
 
-use super::{Netlink, NetlinkError, error::Cause, link};
+use super::{Family, Netlink, NetlinkError, error::Cause, link};
 
-/// What the kernel knows about an IPv4 address on a link.
+/// What the kernel knows about an address on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// The link.
     pub ifindex: u32,
     /// The address.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Its Ethernet address, where one was ever learned.
     pub mac: Option<Mac>,
     /// How far the kernel trusts it.
@@ -60,16 +60,19 @@ impl Neighbour {
         self.state == NudState::Failed
     }
 
-    /// None for what is not an IPv4 neighbour: other families, and addresses answered by proxy.
+    /// None for what is no neighbour: an FDB's entries, addresses answered by proxy, and multicast addresses, which
+    /// nobody has to be asked for.
     pub(super) fn from_message(message: &NeighbourMessage) -> Option<Self> {
         let header = &message.header;
-        if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+        if header.flags.contains(NeighbourFlags::Proxy) {
             return None;
         }
         let ip = message.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
             _ => None,
-        })?;
+        });
+        let ip = ip.filter(|ip| !ip.is_multicast())?;
         Some(Self { ifindex: header.ifindex, ip, mac: lladdr(message), state: header.state.into() })
     }
 }
@@ -91,10 +94,10 @@ impl From<NeighbourState> for NudState {
 }
 
 impl Netlink {
-    /// The IPv4 neighbours of a link.
+    /// The neighbours of a link, of both families.
     pub async fn neighbours(&self, ifindex: u32) -> Result<Vec<Neighbour>, NetlinkError> {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = AddressFamily::Unspec;
         message.attributes.push(NeighbourAttribute::IfIndex(ifindex));
         let found = self.dump(RouteNetlinkMessage::GetNeighbour(message), |answer| match answer {
             RouteNetlinkMessage::NewNeighbour(message) => Neighbour::from_message(message),
@@ -112,15 +115,19 @@ impl Netlink {
         }
     }
 
-    /// Makes the kernel ask for a neighbour by ARP, now: at its known MAC address (unicast), or by
-    /// broadcast where none is known. The answer shows in the table and on the monitor.
+    /// Makes the kernel ask for a neighbour by ARP or a neighbour solicitation, now: at its known MAC address
+    /// (unicast), or by broadcast or multicast where none is known. The answer shows in the table and on the
+    /// monitor.
+    ///
+    /// Solicitations come from the link's link-local address: without one the kernel does not ask, and the entry
+    /// fails.
     ///
     /// Not to be used on permanent entries: probing takes their permanence away. With no MAC address
     /// given, an entry that is still valid is left to the kernel's own timers, 5 s by default.
     pub async fn probe_neighbour(
         &self,
         ifindex: u32,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         mac: Option<Mac>,
     ) -> Result<(), NetlinkError> {
         let mut message = request(ifindex, ip, mac);
@@ -135,7 +142,7 @@ impl Netlink {
     pub async fn replace_permanent_neighbour(
         &self,
         ifindex: u32,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         mac: Mac,
     ) -> Result<(), NetlinkError> {
         let mut message = request(ifindex, ip, Some(mac));
@@ -144,7 +151,7 @@ impl Netlink {
     }
 
     /// Deletes a neighbour. One that is absent, or whose link is gone, counts as deleted.
-    pub async fn delete_neighbour(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub async fn delete_neighbour(&self, ifindex: u32, ip: IpAddr) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::DelNeighbour(request(ifindex, ip, None));
         match self.requests.change(message, 0).await {
             Err(cause) if cause.is_any(&[Errno::ENOENT, Errno::ENODEV]) => Ok(()),
@@ -157,7 +164,7 @@ impl Netlink {
         verb: &str,
         message: NeighbourMessage,
         ifindex: u32,
-        ip: Ipv4Addr,
+        ip: IpAddr,
     ) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewNeighbour(message);
         let result = self.requests.change(message, NLM_F_CREATE | NLM_F_REPLACE).await;
@@ -169,7 +176,7 @@ impl Netlink {
         verb: &str,
         result: Result<(), Cause>,
         ifindex: u32,
-        ip: Ipv4Addr,
+        ip: IpAddr,
     ) -> Result<(), NetlinkError> {
         match result {
             Ok(()) => Ok(()),
@@ -189,11 +196,11 @@ pub(super) fn lladdr(message: &NeighbourMessage) -> Option<Mac> {
     })
 }
 
-fn request(ifindex: u32, ip: Ipv4Addr, mac: Option<Mac>) -> NeighbourMessage {
+fn request(ifindex: u32, ip: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = Family::from(ip).message();
     message.header.ifindex = ifindex;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+    message.attributes.push(NeighbourAttribute::Destination(ip.into()));
     message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
     message
 }

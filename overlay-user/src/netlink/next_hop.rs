@@ -1,38 +1,42 @@
 //! Where the kernel would send a packet.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType, RouteVia},
 };
 
-use super::{Netlink, NetlinkError, error::Cause};
+use super::{Family, Netlink, NetlinkError, error::Cause, route::address};
 
-/// The kernel's answer to "which way to this address?" (`ip route get`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One way to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// The link it leaves by.
     pub ifindex: u32,
-    /// The router it goes to; none where the address is on the link itself.
-    pub gateway: Option<Ipv4Addr>,
-    /// The address this host would speak from.
-    pub source: Option<Ipv4Addr>,
+    /// The router it goes to; none where the address is on the link itself. A router of an IPv4 route may have an
+    /// IPv6 address (RFC 8950).
+    pub gateway: Option<IpAddr>,
+    /// Its share of the route's flows, compared with the other hops': 1 to 256.
+    pub weight: u32,
+    /// The address this host would speak from. [`Netlink::next_hops`] knows it only where the route names it.
+    pub source: Option<IpAddr>,
     /// The address is one of this host's own.
     pub local: bool,
 }
 
 impl Netlink {
-    /// Asks the routing tables for the way to `dst`, out of link `oif` where one is given.
-    pub async fn next_hop(&self, dst: Ipv4Addr, oif: Option<u32>) -> Result<NextHop, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(dst)));
-        message.attributes.extend(oif.map(RouteAttribute::Oif));
+    /// Asks the routing tables for the way to `dst`, out of link `oif` where one is given: of several hops the one
+    /// that the kernel picks for packets without ports.
+    pub async fn next_hop(&self, dst: IpAddr, oif: Option<u32>) -> Result<NextHop, NetlinkError> {
+        let message = request(dst, oif, RouteFlags::empty());
         let answer = self.requests.get(RouteNetlinkMessage::GetRoute(message)).await;
-        match answer.and_then(|answer| next_hop(&answer).ok_or(Cause::Unexpected)) {
-            Ok(next_hop) => Ok(next_hop),
+        let hop = answer.and_then(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => one_hop(&route).ok_or(Cause::Unexpected),
+            _ => Err(Cause::Unexpected),
+        });
+        match hop {
+            Ok(hop) => Ok(hop),
             Err(cause) => {
                 let through = match oif {
                     Some(ifindex) => format!(" dev {}", self.device(ifindex).await),
@@ -42,19 +46,74 @@ impl Netlink {
             }
         }
     }
+
+    /// Every hop of the route that the kernel has for `dst` (`ip route get fibmatch`), in the route's order. Hops
+    /// that are dead, or whose link has no carrier, are left out: where all are, the answer is empty.
+    pub async fn next_hops(&self, dst: IpAddr) -> Result<Vec<NextHop>, NetlinkError> {
+        let failed = |cause| NetlinkError::new(format!("find the route to {dst}"), cause);
+        let message = request(dst, None, RouteFlags::FibMatch);
+        let answer = self.requests.get(RouteNetlinkMessage::GetRoute(message)).await.map_err(failed)?;
+        let RouteNetlinkMessage::NewRoute(route) = answer else { return Err(failed(Cause::Unexpected)) };
+        hops(&route).ok_or_else(|| failed(Cause::Unexpected))
+    }
 }
 
-fn next_hop(answer: &RouteNetlinkMessage) -> Option<NextHop> {
-    let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
-    let (mut ifindex, mut gateway, mut source) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => ifindex = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(*ip),
-            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => source = Some(*ip),
-            _ => {}
-        }
-    }
-    let local = message.header.kind == RouteType::Local;
-    Some(NextHop { ifindex: ifindex?, gateway, source, local })
+fn request(dst: IpAddr, oif: Option<u32>, flags: RouteFlags) -> RouteMessage {
+    let family = Family::from(dst);
+    let mut message = RouteMessage::default();
+    message.header.address_family = family.message();
+    message.header.destination_prefix_length = family.bits();
+    message.header.flags = flags;
+    message.attributes.push(RouteAttribute::Destination(dst.into()));
+    message.attributes.extend(oif.map(RouteAttribute::Oif));
+    message
+}
+
+/// All hops of a route; None where there is no saying where it leads.
+fn hops(route: &RouteMessage) -> Option<Vec<NextHop>> {
+    let multipath = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let Some(multipath) = multipath else {
+        let gone = route.header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown);
+        let hop = one_hop(route)?;
+        return Some(if gone { Vec::new() } else { vec![hop] });
+    };
+    let (local, source) = (route.header.kind == RouteType::Local, source(&route.attributes));
+    let living =
+        |hop: &&RouteNextHop| !hop.flags.intersects(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown);
+    let hop = |hop: &RouteNextHop| NextHop {
+        ifindex: hop.interface_index,
+        gateway: gateway(&hop.attributes),
+        weight: u32::from(hop.hops) + 1,
+        source,
+        local,
+    };
+    Some(multipath.iter().filter(living).map(hop).collect())
+}
+
+fn one_hop(route: &RouteMessage) -> Option<NextHop> {
+    let ifindex = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })?;
+    let (gateway, source) = (gateway(&route.attributes), source(&route.attributes));
+    Some(NextHop { ifindex, gateway, weight: 1, source, local: route.header.kind == RouteType::Local })
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(gateway) => address(gateway),
+        RouteAttribute::Via(RouteVia::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Via(RouteVia::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })
+}
+
+fn source(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(source) => address(source),
+        _ => None,
+    })
 }

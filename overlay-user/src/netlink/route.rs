@@ -1,12 +1,12 @@
-//! IPv4 routes: those of the overlay, in the main table and in tables of its own, and those of the main table
+//! Routes: those of the overlay, in the main table and in tables of its own, and those of the main table
 //! that could be in its way.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope,
         RouteType,
@@ -14,26 +14,30 @@ use netlink_packet_route::{
 };
 use nix::errno::Errno;
 
-use super::{Netlink, NetlinkError, error::Cause};
+use super::{Family, Netlink, NetlinkError, error::Cause};
 
 /// The main table, which every packet is looked up in.
 pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 /// The route to a peer's subnet: `PREFIX via GATEWAY dev IFINDEX onlink src SOURCE mtu MTU table TABLE`.
 ///
-/// As read from the kernel, what a route lacks is 0.0.0.0 or 0, so that it differs from every wanted one.
+/// An IPv6 gateway has to be a global or unique local address, the prefix's network address say: with one of the
+/// link-local kind the kernel would tell containers of it in redirects, and IPv6 has no setting against sending them.
+///
+/// As read from the kernel, what a route lacks is the unspecified address or 0, so that it differs from every wanted
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OverlayRoute {
     /// The table: the main one, or another above 255.
     pub table: u32,
     /// The peer's subnet.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     /// The address that stands for the peer on the bridge.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
     /// The bridge.
     pub ifindex: u32,
     /// The bridge's own address, from which the host speaks to the peer's containers.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// The inner MTU towards the peer.
     pub mtu: u32,
 }
@@ -42,7 +46,7 @@ pub struct OverlayRoute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteEntry {
     /// Where to.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     /// Through which link: the first of a multipath route; none for blackhole and the like.
     pub ifindex: Option<u32>,
     /// Who made it (RTPROT_*): 2 is the kernel (a connected subnet), 3 `ip route`, 4 an administrator.
@@ -50,22 +54,29 @@ pub struct RouteEntry {
 }
 
 impl Netlink {
-    /// The IPv4 unicast routes of all tables that carry `protocol`, through a link.
+    /// The unicast routes of all tables that carry `protocol`, through a link. Those of IPv4 come first.
     pub async fn routes(&self, protocol: u8) -> Result<Vec<OverlayRoute>, NetlinkError> {
-        let routes = self.table(RouteHeader::RT_TABLE_UNSPEC, protocol, |message| {
-            (message.header.kind == RouteType::Unicast).then(|| OverlayRoute::from_message(message)).flatten()
-        });
-        routes.await.map_err(|cause| NetlinkError::new(format!("list routes of protocol {protocol}"), cause))
+        let mut routes = Vec::new();
+        for family in Family::BOTH {
+            let found = self.table(family, RouteHeader::RT_TABLE_UNSPEC, protocol, |message| {
+                let unicast = message.header.kind == RouteType::Unicast;
+                unicast.then(|| OverlayRoute::from_message(message)).flatten()
+            });
+            routes.extend(found.await.map_err(|cause| {
+                NetlinkError::new(format!("list {family} routes of protocol {protocol}"), cause)
+            })?);
+        }
+        Ok(routes)
     }
 
     /// The routes of the main table that overlap `prefix`, whoever made them. The default route, which
-    /// overlaps everything, is left out.
-    pub async fn covering_routes(&self, prefix: Ipv4Net) -> Result<Vec<RouteEntry>, NetlinkError> {
+    /// overlaps everything, is left out; the default prefix asks for all others of its family.
+    pub async fn covering_routes(&self, prefix: IpNet) -> Result<Vec<RouteEntry>, NetlinkError> {
         let overlaps = |entry: &RouteEntry| {
             entry.prefix.prefix_len() != 0
                 && (entry.prefix.contains(&prefix.network()) || prefix.contains(&entry.prefix.network()))
         };
-        self.table(RouteHeader::RT_TABLE_MAIN, 0, |message| {
+        self.table(prefix.into(), RouteHeader::RT_TABLE_MAIN, 0, |message| {
             RouteEntry::from_message(message).filter(overlaps)
         })
         .await
@@ -75,13 +86,15 @@ impl Netlink {
     /// Sets a route: `ip route replace P via GW dev D onlink src S mtu M proto N table T`.
     ///
     /// Like that command it takes the place of a route to the same prefix with metric 0, whoever made it:
-    /// ask [`Self::covering_routes`] first.
+    /// ask [`Self::covering_routes`] first. (IPv6 takes 1024 for metric 0.)
+    ///
+    /// The IPv6 MTU is locked: without that the kernel does not go by it when it forwards, but by the link's.
     pub async fn replace_route(&self, route: &OverlayRoute, protocol: u8) -> Result<(), NetlinkError> {
         let mut message = request(route, protocol);
         message.header.kind = RouteType::Unicast;
         message.header.flags = RouteFlags::Onlink;
-        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(route.source)));
-        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(route.mtu)]));
+        message.attributes.push(RouteAttribute::PrefSource(route.source.into()));
+        message.attributes.push(RouteAttribute::Metrics(metrics(route)));
         let message = RouteNetlinkMessage::NewRoute(message);
         let result = self.requests.change(message, NLM_F_CREATE | NLM_F_REPLACE).await;
         self.name_route("set", result, route).await
@@ -98,19 +111,22 @@ impl Netlink {
         }
     }
 
-    /// Dumps a table; table 0 and protocol 0 stand for all.
+    /// Dumps a family's table; table 0 and protocol 0 stand for all.
     async fn table<T>(
         &self,
+        family: Family,
         table: u8,
         protocol: u8,
         select: impl Fn(&RouteMessage) -> Option<T>,
     ) -> Result<Vec<T>, Cause> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family.message();
         message.header.table = table;
         message.header.protocol = protocol.into();
+        // A kernel without this family answers with the other's routes.
         let wanted = |message: &RouteMessage| {
-            (table == 0 || message.header.table == table)
+            message.header.address_family == family.message()
+                && (table == 0 || message.header.table == table)
                 && (protocol == 0 || u8::from(message.header.protocol) == protocol)
         };
         let found = self.dump(RouteNetlinkMessage::GetRoute(message), |answer| match answer {
@@ -145,19 +161,20 @@ impl Netlink {
 impl OverlayRoute {
     fn from_message(message: &RouteMessage) -> Option<Self> {
         let entry = RouteEntry::from_message(message)?;
+        let none = Family::from(entry.prefix).unspecified();
         let mut route = Self {
             table: u32::from(message.header.table),
             prefix: entry.prefix,
-            gateway: Ipv4Addr::UNSPECIFIED,
+            gateway: none,
             ifindex: entry.ifindex?,
-            source: Ipv4Addr::UNSPECIFIED,
+            source: none,
             mtu: 0,
         };
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = *gateway,
-                RouteAttribute::PrefSource(RouteAddress::Inet(source)) => route.source = *source,
-                RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics),
+                RouteAttribute::Gateway(gateway) => route.gateway = address(gateway).unwrap_or(none),
+                RouteAttribute::PrefSource(source) => route.source = address(source).unwrap_or(none),
+                RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics, entry.prefix.into()),
                 // The header's field has eight bits only.
                 RouteAttribute::Table(table) => route.table = *table,
                 _ => {}
@@ -169,42 +186,65 @@ impl OverlayRoute {
 
 impl RouteEntry {
     fn from_message(message: &RouteMessage) -> Option<Self> {
-        let mut network = Ipv4Addr::UNSPECIFIED;
+        let mut network = Family::of_message(message.header.address_family)?.unspecified();
         let mut ifindex = None;
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(ip)) => network = *ip,
+                RouteAttribute::Destination(destination) => network = address(destination)?,
                 RouteAttribute::Oif(index) => ifindex = Some(*index),
                 RouteAttribute::MultiPath(hops) => ifindex = hops.first().map(|hop| hop.interface_index),
                 _ => {}
             }
         }
-        let prefix = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
+        let prefix = IpNet::new(network, message.header.destination_prefix_length).ok()?;
         Some(Self { prefix, ifindex, protocol: message.header.protocol.into() })
     }
 }
 
-fn mtu(metrics: &[RouteMetric]) -> u32 {
-    metrics
-        .iter()
-        .find_map(|metric| match metric {
-            RouteMetric::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        })
-        .unwrap_or(0)
+/// None for what is no IP address.
+pub(super) fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
 }
 
-/// What identifies a route, for setting and deleting alike. A gateway of 0.0.0.0 stands for none.
+/// RTAX_LOCK's bit of RTAX_MTU.
+const MTU_LOCKED: u32 = 1 << 2;
+
+fn metrics(route: &OverlayRoute) -> Vec<RouteMetric> {
+    let mtu = RouteMetric::Mtu(route.mtu);
+    match route.prefix {
+        IpNet::V4(_) => vec![mtu],
+        IpNet::V6(_) => vec![RouteMetric::Lock(MTU_LOCKED), mtu],
+    }
+}
+
+/// The MTU that the kernel goes by when it forwards; 0 where there is none.
+fn mtu(metrics: &[RouteMetric], family: Family) -> u32 {
+    let (mut mtu, mut locked) = (0, false);
+    for metric in metrics {
+        match metric {
+            RouteMetric::Mtu(bytes) => mtu = *bytes,
+            RouteMetric::Lock(bits) => locked = bits & MTU_LOCKED != 0,
+            _ => {}
+        }
+    }
+    if family == Family::V4 || locked { mtu } else { 0 }
+}
+
+/// What identifies a route, for setting and deleting alike. An unspecified gateway stands for none.
 fn request(route: &OverlayRoute, protocol: u8) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = Family::from(route.prefix).message();
     message.header.protocol = protocol.into();
     message.header.destination_prefix_length = route.prefix.prefix_len();
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.prefix.network())));
+    message.attributes.push(RouteAttribute::Destination(route.prefix.network().into()));
     message.attributes.push(RouteAttribute::Table(route.table));
     message.attributes.push(RouteAttribute::Oif(route.ifindex));
     if !route.gateway.is_unspecified() {
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(route.gateway)));
+        message.attributes.push(RouteAttribute::Gateway(route.gateway.into()));
     }
     message
 }

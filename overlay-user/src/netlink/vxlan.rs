@@ -34,6 +34,8 @@ pub struct Vxlan {
     pub vni_filter: bool,
     /// Fills its FDB from what it receives.
     pub learning: bool,
+    /// Takes packets over IPv6 whose UDP checksum is zero (RFC 6935).
+    pub udp6_zero_checksum: bool,
 }
 
 /// What one of our tunnel devices is to be.
@@ -80,6 +82,8 @@ impl Netlink {
                 InfoVxlan::CollectMetadata(true),
                 InfoVxlan::Vnifilter(true),
                 InfoVxlan::Learning(false),
+                // Of other overlayds: their programs cannot compute the checksum of an aggregate.
+                InfoVxlan::UDPZeroCsumRX(true),
                 InfoVxlan::Port(settings.port),
                 InfoVxlan::PortRange(settings.source_ports),
             ])),
@@ -163,6 +167,7 @@ impl Vxlan {
             external: false,
             vni_filter: false,
             learning: false,
+            udp6_zero_checksum: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -185,6 +190,7 @@ impl Vxlan {
                 InfoVxlan::CollectMetadata(external) => self.external = *external,
                 InfoVxlan::Vnifilter(filter) => self.vni_filter = *filter,
                 InfoVxlan::Learning(learning) => self.learning = *learning,
+                InfoVxlan::UDPZeroCsumRX(taken) => self.udp6_zero_checksum = *taken,
                 _ => {}
             }
         }

@@ -1,6 +1,6 @@
 //! The changes that a plan is made of.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use overlay_common::map::{Peer, PeerKey, Route, Tunnel};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A permanent neighbour on a bridge that stands for a peer's subnet: the bridge's ifindex, and the address.
-pub type OverlayNeighbour = (u32, Ipv4Addr);
+pub type OverlayNeighbour = (u32, IpAddr);
 
 /// One change, safe on its own once those before it are done.
 #[derive(Clone, Debug, PartialEq, Eq)]

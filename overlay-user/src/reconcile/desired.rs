@@ -2,28 +2,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
     Be16, Encap, Mac, Vni,
-    addr::MapIp,
-    map::{Hop, MAX_HOPS, RouteSource, Tunnel},
-    template::{Underlay, Vxlan},
+    map::{RouteSource, Tunnel},
+    template::{self, Vxlan},
     wire::eth::ETHERTYPE_IPV4,
 };
 
 use super::table;
 use crate::{
+    hops::Slots,
     local::{Bridge, Local, overlaps},
-    netlink::{MAIN_TABLE, OverlayRoute, OverlayRule},
+    netlink::{Family, MAIN_TABLE, OverlayRoute, OverlayRule},
     path_mtu,
     store::PeerSubnet,
+    underlay::Underlay,
 };
 
 /// The table and the prefix of a route of the kernel.
-pub type KernelRouteKey = (u32, Ipv4Net);
+pub type KernelRouteKey = (u32, IpNet);
 
 /// A peer's subnet and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +53,15 @@ pub struct Desired {
     pub rules: BTreeSet<OverlayRule>,
 }
 
-/// Folds the store's records into the desired state. `next_hop` tells the underlay neighbour through which
-/// a peer is reached, `path_mtu` the largest outer packet where the way to it carries less than the uplink. Also
-/// returns, one line each, the records that cannot be used, and why.
+/// Folds the store's records into the desired state. `hops` tells the ways through the underlay to a peer's address,
+/// `path_mtu` the largest outer packet where they carry less than the uplinks. Also returns, one line each, the
+/// records that cannot be used, and why.
 pub fn fold(
     local: &Local,
     records: &BTreeMap<Ipv4Net, PeerSubnet>,
     source: RouteSource,
-    next_hop: impl Fn(Ipv4Addr) -> Ipv4Addr,
-    path_mtu: impl Fn(Ipv4Addr) -> Option<u32>,
+    hops: impl Fn(IpAddr) -> Slots,
+    path_mtu: impl Fn(IpAddr) -> Option<u32>,
 ) -> (Desired, Vec<String>) {
     let mut desired = Desired {
         vni: local.vni,
@@ -75,11 +76,15 @@ pub fn fold(
             Some(Refusal::Ours) => {}
             Some(Refusal::Because(reason)) => refusals.push(reason),
             None => {
-                let mtu = path_mtu::inner(local.mtu, path_mtu(record.public_ip), record.encap);
-                let tunnel = tunnel(local, record, next_hop(record.public_ip), mtu);
+                let Some(outer) = outer(local.underlay, record.public_ip.into()) else { continue };
+                let (_, peer) = outer;
+                let hops = hops(peer);
+                let most = local.mtu_to(peer, &hops, record.encap);
+                let mtu = path_mtu::inner(most, path_mtu(peer), record.encap, peer);
+                let Some(tunnel) = tunnel(local, record, outer, hops, mtu) else { continue };
                 let remote = RemoteSubnet { public_ip: record.public_ip, tunnel, source };
                 let routes = kernel_routes(local, *subnet, mtu);
-                desired.kernel_routes.extend(routes.map(|route| ((route.table, *subnet), route)));
+                desired.kernel_routes.extend(routes.map(|route| ((route.table, route.prefix), route)));
                 desired.subnets.insert(*subnet, remote);
             }
         }
@@ -96,11 +101,11 @@ enum Refusal {
 fn refuse(local: &Local, record: &PeerSubnet) -> Option<Refusal> {
     let PeerSubnet { subnet, public_ip, .. } = record;
     let own = local.bridges.iter().find(|bridge| overlaps(*subnet, bridge.address));
-    let ours = *public_ip == local.public_ip;
+    let ours = local.public.has((*public_ip).into());
     match own {
         Some(bridge) if ours && bridge.address.trunc() == *subnet => Some(Refusal::Ours),
         Some(bridge) => Some(Refusal::Because(overlap_message(record, &bridge.name, bridge.address))),
-        None if ours || *public_ip == local.underlay_ip => Some(Refusal::Because(format!(
+        None if ours || local.underlay.has((*public_ip).into()) => Some(Refusal::Because(format!(
             "subnet {subnet} is announced with this host's own address {public_ip}, but no --bridge has it: \
              ignored; delete its entry, or name its bridge"
         ))),
@@ -118,14 +123,28 @@ pub fn overlap_message(record: &PeerSubnet, bridge: &str, address: Ipv4Net) -> S
     )
 }
 
-fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> Tunnel {
+/// The addresses between which a tunnel is: the outer source and destination, of one version.
+type Outer = (IpAddr, IpAddr);
+
+/// Over which version of IP a host is reached.
+fn outer(local: Underlay, host: Underlay) -> Option<Outer> {
+    let v4 = local.v4().zip(host.v4()).map(|(src, dst)| (src.into(), dst.into()));
+    v4.or_else(|| local.v6().zip(host.v6()).map(|(src, dst)| (src.into(), dst.into())))
+}
+
+fn tunnel(local: &Local, record: &PeerSubnet, outer: Outer, hops: Slots, mtu: u32) -> Option<Tunnel> {
+    let (src, dst) = outer;
     let vni = record.vni.unwrap_or(local.vni);
     let port = record.port.unwrap_or(local.port);
+    let underlay = match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => template::Underlay::V4 { src: src.octets(), dst: dst.octets() },
+        (IpAddr::V6(src), IpAddr::V6(dst)) => template::Underlay::V6 { src: src.octets(), dst: dst.octets() },
+        _ => return None,
+    };
     match record.encap {
         Encap::Vxlan => {
-            let (src, dst) = (local.underlay_ip.octets(), record.public_ip.octets());
             let template = Vxlan {
-                underlay: Underlay::V4 { src, dst },
+                underlay,
                 carries: ETHERTYPE_IPV4,
                 port,
                 vni,
@@ -133,7 +152,7 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> T
                 inner_dst: record.vtep_mac.unwrap_or(Mac::BROADCAST),
             }
             .compile();
-            Tunnel {
+            Some(Tunnel {
                 template: template.bytes,
                 room_flags: template.room_flags,
                 template_len: template.len as u32,
@@ -142,13 +161,13 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> T
                 peer: 0,
                 encap: record.encap as u32,
                 flags: 0,
-                local: MapIp::from(local.underlay_ip),
-                remote: MapIp::from(record.public_ip),
+                local: src.into(),
+                remote: dst.into(),
                 vni: vni.key(),
                 port: Be16::new(port),
                 padding: [0; 2],
-                hops: [Hop { uplink: local.uplink.index, next_hop: next_hop.into() }; MAX_HOPS],
-            }
+                hops,
+            })
         }
     }
 }
@@ -158,23 +177,25 @@ fn tunnel(local: &Local, record: &PeerSubnet, next_hop: Ipv4Addr, mtu: u32) -> T
 fn kernel_routes(local: &Local, prefix: Ipv4Net, mtu: u32) -> impl Iterator<Item = OverlayRoute> {
     local.bridges.iter().enumerate().map(move |(number, bridge)| OverlayRoute {
         table: if number == 0 { MAIN_TABLE } else { table::of_bridge(bridge.index) },
-        prefix,
-        gateway: prefix.network(),
+        prefix: prefix.into(),
+        gateway: prefix.network().into(),
         ifindex: bridge.index,
-        source: bridge.address.addr(),
+        source: bridge.address.addr().into(),
         mtu,
     })
 }
 
 fn rule(bridge: &Bridge) -> OverlayRule {
     let (iif, table) = (bridge.name.clone(), table::of_bridge(bridge.index));
-    OverlayRule { priority: table::RULE_PRIORITY, iif, table }
+    OverlayRule { family: Family::V4, priority: table::RULE_PRIORITY, iif, table }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::local::tests::local;
+    use crate::local::tests::{direct, local};
 
     fn record(subnet: &str, public_ip: [u8; 4]) -> (Ipv4Net, PeerSubnet) {
         let subnet = subnet.parse().unwrap();
@@ -190,7 +211,7 @@ mod tests {
     }
 
     fn fold_all(records: &[(Ipv4Net, PeerSubnet)]) -> (Desired, Vec<String>) {
-        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, |ip| ip, |_| None)
+        fold(&local(), &records.iter().cloned().collect(), RouteSource::Etcd, direct, |_| None)
     }
 
     #[test]
@@ -201,18 +222,21 @@ mod tests {
         assert_eq!((remote.tunnel.vni, remote.tunnel.port.get()), (local().vni.key(), local().port));
         assert_eq!(remote.tunnel.template[50..56], [0xff; 6], "broadcast where the VTEP's MAC is not known");
         let route = &desired.kernel_routes[&(MAIN_TABLE, "172.27.0.0/16".parse().unwrap())];
-        assert_eq!((route.gateway, route.source), ([172, 27, 0, 0].into(), [172, 17, 0, 1].into()));
+        assert_eq!(
+            (route.gateway, route.source),
+            (IpAddr::from([172, 27, 0, 0]), IpAddr::from([172, 17, 0, 1]))
+        );
     }
 
     #[test]
     fn a_path_mtu_is_the_peers_alone() {
         let records =
             [record("172.27.0.0/16", [172, 16, 199, 27]), record("172.37.0.0/16", [172, 16, 199, 37])];
-        let path = |ip: Ipv4Addr| (ip.octets()[3] == 27).then_some(1400);
-        let (desired, _) = fold(&local(), &records.into(), RouteSource::Etcd, |ip| ip, path);
+        let path = |ip: IpAddr| (ip == IpAddr::from([172, 16, 199, 27])).then_some(1400);
+        let (desired, _) = fold(&local(), &records.into(), RouteSource::Etcd, direct, path);
         let mtus = |subnet: &str| {
-            let subnet = subnet.parse().unwrap();
-            (desired.subnets[&subnet].tunnel.mtu, desired.kernel_routes[&(MAIN_TABLE, subnet)].mtu)
+            let subnet: Ipv4Net = subnet.parse().unwrap();
+            (desired.subnets[&subnet].tunnel.mtu, desired.kernel_routes[&(MAIN_TABLE, subnet.into())].mtu)
         };
         assert_eq!((mtus("172.27.0.0/16"), mtus("172.37.0.0/16")), ((1350, 1350), (1450, 1450)));
     }
@@ -223,11 +247,12 @@ mod tests {
         let address = "172.18.0.1/24".parse().unwrap();
         local.bridges.push(Bridge { index: 9, name: "br1".into(), address, ..local.bridges[0].clone() });
         let records = [record("172.27.0.0/16", [172, 16, 199, 27])].into();
-        let (desired, _) = fold(&local, &records, RouteSource::Etcd, |ip| ip, |_| None);
+        let (desired, _) = fold(&local, &records, RouteSource::Etcd, direct, |_| None);
         let routes: Vec<_> = desired.kernel_routes.values().map(|r| (r.table, r.ifindex, r.source)).collect();
-        let (first, second) = ([172, 17, 0, 1].into(), [172, 18, 0, 1].into());
+        let (first, second) = (IpAddr::from([172, 17, 0, 1]), IpAddr::from([172, 18, 0, 1]));
         assert_eq!(routes, [(MAIN_TABLE, 3, first), (table::of_bridge(9), 9, second)]);
-        let rule = OverlayRule { priority: 7900, iif: "br1".into(), table: table::of_bridge(9) };
+        let rule =
+            OverlayRule { family: Family::V4, priority: 7900, iif: "br1".into(), table: table::of_bridge(9) };
         assert_eq!(desired.rules, [rule].into());
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::{
     Mac,
     map::{Peer, PeerKey, Route, Tunnel},
@@ -42,7 +42,7 @@ pub struct Observed {
     /// Our rules.
     pub rules: BTreeSet<OverlayRule>,
     /// Prefixes for which somebody else has a route in the main table.
-    pub foreign_routes: BTreeSet<Ipv4Net>,
+    pub foreign_routes: BTreeSet<IpNet>,
 }
 
 /// Reads everything.
@@ -72,9 +72,11 @@ pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Obs
             }
         }
     }
-    let everywhere = netlink.covering_routes(Ipv4Net::default()).await.unwrap_or_default();
-    let foreign = everywhere.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
-    observed.foreign_routes = foreign.map(|route| route.prefix).collect();
+    for everywhere in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
+        let routes = netlink.covering_routes(everywhere).await.unwrap_or_default();
+        let foreign = routes.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
+        observed.foreign_routes.extend(foreign.map(|route| route.prefix));
+    }
     Ok(observed)
 }
 

@@ -21,6 +21,7 @@ pub(super) fn can_stay(vxlan: &Vxlan, settings: &TunnelSettings) -> bool {
         && vxlan.external
         && vxlan.vni_filter
         && !vxlan.learning
+        && vxlan.udp6_zero_checksum
 }
 
 /// What can be mended in place.
@@ -90,6 +91,7 @@ pub(super) mod tests {
                 index: 9,
                 name: name.into(),
                 kind: Some("vxlan".into()),
+                ethernet: true,
                 mac: Some(Mac([6, 0, 0, 0, 0, 9])),
                 mtu: 1450,
                 up: true,
@@ -104,6 +106,7 @@ pub(super) mod tests {
             external: false,
             vni_filter: false,
             learning: true,
+            udp6_zero_checksum: false,
         }
     }
 
@@ -117,6 +120,7 @@ pub(super) mod tests {
         let (settings, mut vxlan) = (settings(), vxlan("ovl0"));
         (vxlan.external, vxlan.vni_filter, vxlan.learning, vxlan.arp, vxlan.vni) =
             (true, true, false, false, 0);
+        vxlan.udp6_zero_checksum = true;
         vxlan.alias = Some(ALIAS.into());
         vxlan.link.mac = Some(settings.mac);
         (vxlan.link.mtu, vxlan.gso_max_size) = (settings.mtu, settings.gso_max_size);
@@ -141,6 +145,7 @@ pub(super) mod tests {
             Vxlan { external: false, ..good.clone() },
             Vxlan { vni_filter: false, ..good.clone() },
             Vxlan { learning: true, ..good.clone() },
+            Vxlan { udp6_zero_checksum: false, ..good.clone() },
             Vxlan { link: Link { name: "ovl1".into(), ..good.link.clone() }, ..good.clone() },
         ];
         assert!(for_good.iter().all(|vxlan| !can_stay(vxlan, &settings)));

@@ -1,6 +1,6 @@
 //! A Docker engine as the engine of a topology's host.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -53,7 +53,11 @@ impl container::Engine for OnHost {
         ensure!(bridge.name == BRIDGE, "a Docker engine makes {BRIDGE}, not {}", bridge.name);
         let bip = format!("{}/{}", bridge.ip, bridge.prefix_len);
         let netns = host.path().to_string_lossy();
-        let engine = Engine::start(&netns, &self.scratch, EngineOptions { bip, ..self.options.clone() })?;
+        let mut options = EngineOptions { bip, ..self.options.clone() };
+        if let Some(subnet) = bridge.subnet_v6() {
+            options.extra_args.extend(["--ipv6".to_owned(), format!("--fixed-cidr-v6={subnet}")]);
+        }
+        let engine = Engine::start(&netns, &self.scratch, options)?;
         engine.import(&Image::build(&self.scratch)?)?;
         self.engine = Some(engine);
         Ok(())
@@ -93,7 +97,15 @@ fn settle(container: &super::Container, host: &Netns, spec: &Spec) -> Result<Con
         ns.ip(&format!("link set eth0 mtu {}", spec.mtu))?;
         host.ip(&format!("link set {port} mtu {}", spec.mtu))?;
     }
-    Ok(Container { name: spec.name.clone(), ns, ip, port })
+    let ip_v6 = if spec.ip_v6.is_some() { Some(global_v6(&ns)?) } else { None };
+    Ok(Container { name: spec.name.clone(), ns, ip, ip_v6, port })
+}
+
+/// The IPv6 address that Docker gave a container, made from its MAC address or not.
+fn global_v6(ns: &Netns) -> Result<Ipv6Addr> {
+    let said = ns.ip("-6 -brief addr show dev eth0 scope global")?.stdout;
+    let address = said.split_whitespace().find_map(|word| word.split_once('/')?.0.parse().ok());
+    address.with_context(|| format!("the container has no IPv6 address: {said}"))
 }
 
 /// What Docker gives its bridges and containers unless told otherwise.

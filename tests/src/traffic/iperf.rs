@@ -1,6 +1,6 @@
 //! iperf3, for throughput.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -85,7 +85,7 @@ impl Iperf {
     ///
     /// # Errors
     /// iperf3 failed or reported an error.
-    pub fn run(&self, client: &Netns, server: &Netns, server_ip: Ipv4Addr) -> Result<Measured> {
+    pub fn run(&self, client: &Netns, server: &Netns, server_ip: impl Into<IpAddr>) -> Result<Measured> {
         let output = self.clone().options(&["--json"]).text(client, server, server_ip)?;
         let json: Value = serde_json::from_str(&output.stdout).context("iperf3 printed no JSON")?;
         if let Some(error) = json["error"].as_str() {
@@ -100,11 +100,11 @@ impl Iperf {
     ///
     /// # Errors
     /// iperf3 failed.
-    pub fn text(&self, client: &Netns, server: &Netns, server_ip: Ipv4Addr) -> Result<Output> {
+    pub fn text(&self, client: &Netns, server: &Netns, server_ip: impl Into<IpAddr>) -> Result<Output> {
         let _server = Server::start(server)?;
         client
             .cmd("iperf3")
-            .args(["-c", &server_ip.to_string(), "-p", &PORT.to_string(), "--connect-timeout", "3000"])
+            .args(["-c", &server_ip.into().to_string(), "-p", &PORT.to_string(), "--connect-timeout", "3000"])
             .args(self.arguments())
             .timeout(Duration::from_secs(u64::from(self.seconds) + 15))
             .check()

@@ -1,6 +1,6 @@
 //! ping, and what it counted.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -37,7 +37,7 @@ impl Ping {
 ///
 /// # Errors
 /// ping could not run; lost packets are no error.
-pub fn ping(ns: &Netns, to: Ipv4Addr, count: u32) -> Result<Ping> {
+pub fn ping(ns: &Netns, to: impl Into<IpAddr>, count: u32) -> Result<Ping> {
     ping_with(ns, to, count, &[])
 }
 
@@ -45,16 +45,16 @@ pub fn ping(ns: &Netns, to: Ipv4Addr, count: u32) -> Result<Ping> {
 ///
 /// # Errors
 /// ping could not run, or there is no such address.
-pub fn ping_from(ns: &Netns, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> Result<Ping> {
-    ping_with(ns, to, count, &["-I", &from.to_string()])
+pub fn ping_from(ns: &Netns, from: impl Into<IpAddr>, to: impl Into<IpAddr>, count: u32) -> Result<Ping> {
+    ping_with(ns, to, count, &["-I", &from.into().to_string()])
 }
 
 /// Pings with more options, such as `-M do -s 1472`.
 ///
 /// # Errors
 /// ping could not run.
-pub fn ping_with(ns: &Netns, to: Ipv4Addr, count: u32, options: &[&str]) -> Result<Ping> {
-    let (count_text, to) = (count.to_string(), to.to_string());
+pub fn ping_with(ns: &Netns, to: impl Into<IpAddr>, count: u32, options: &[&str]) -> Result<Ping> {
+    let (count_text, to) = (count.to_string(), to.into().to_string());
     // -W 2: how long the last reply is waited for.
     let args = ["-n", "-c", &count_text, "-i", "0.2", "-W", "2"];
     let timeout = Duration::from_secs(10 + u64::from(count));

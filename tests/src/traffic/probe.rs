@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,11 +28,11 @@ const SIZE: usize = 64;
 
 /// Where one side of the probe is.
 #[derive(Clone, Copy, Debug)]
-pub struct Endpoint<'a> {
+pub struct Endpoint<'a, A = Ipv4Addr> {
     /// The namespace.
     pub ns: &'a Netns,
     /// Its address there.
-    pub ip: Ipv4Addr,
+    pub ip: A,
 }
 
 /// What arrived, by direction.
@@ -78,7 +78,12 @@ impl Probe {
     ///
     /// # Errors
     /// A namespace cannot be entered or has no such address.
-    pub fn start(a: Endpoint<'_>, b: Endpoint<'_>, rate: u32, duration: Duration) -> Result<Self> {
+    pub fn start<A: Into<IpAddr>>(
+        a: Endpoint<'_, A>,
+        b: Endpoint<'_, A>,
+        rate: u32,
+        duration: Duration,
+    ) -> Result<Self> {
         let (socket_a, socket_b) = (Arc::new(socket(a)?), Arc::new(socket(b)?));
         let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (addr_a, addr_b) = (socket_a.local_addr()?, socket_b.local_addr()?);
@@ -149,9 +154,10 @@ impl Drop for Probe {
 }
 
 /// Unconnected, so that a passing ICMP error does not come back as an error of `send`.
-fn socket(at: Endpoint<'_>) -> Result<UdpSocket> {
-    let socket = at.ns.run(|| UdpSocket::bind((at.ip, 0)))?;
-    let socket = socket.with_context(|| format!("cannot bind {} in {}", at.ip, at.ns.name()))?;
+fn socket<A: Into<IpAddr>>(at: Endpoint<'_, A>) -> Result<UdpSocket> {
+    let (ns, ip) = (at.ns, at.ip.into());
+    let socket = ns.run(|| UdpSocket::bind((ip, 0)))?;
+    let socket = socket.with_context(|| format!("cannot bind {ip} in {}", ns.name()))?;
     // Four seconds of 1000 datagrams a second, at what the kernel charges for each: losses must be the network's.
     setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{IpAddr, TcpListener, TcpStream},
     thread,
     time::Duration,
 };
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The connection failed or stalled, or a byte was another than was sent.
-pub fn transfer(from: Endpoint<'_>, to: Endpoint<'_>, bytes: usize) -> Result<()> {
-    let (client_ip, server_ip) = (from.ip, to.ip);
+pub fn transfer<A: Into<IpAddr>>(from: Endpoint<'_, A>, to: Endpoint<'_, A>, bytes: usize) -> Result<()> {
+    let (client_ip, server_ip) = (from.ip.into(), to.ip.into());
     let listener = to.ns.run(move || TcpListener::bind((server_ip, 0)))??;
     let address = listener.local_addr()?;
     // The handshake is the kernel's: it needs nobody to accept.

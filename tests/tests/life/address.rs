@@ -13,7 +13,7 @@ fn hosts() -> Topology {
     let mut topology = Topology::builder().without_overlayd().up().unwrap();
     for index in 0..2 {
         let config = topology.overlayd_config(index);
-        let config = harness::overlayd::Config { public_ip: None, ..config };
+        let config = harness::overlayd::Config { public_ips: Vec::new(), ..config };
         let host = &mut topology.hosts[index];
         host.overlayd = Some(harness::overlayd::Overlayd::start(&host.ns, config).unwrap());
     }

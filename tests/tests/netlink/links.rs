@@ -15,6 +15,7 @@ fn told(link: &Value, all: &[Value]) -> Link {
         index: link["ifindex"].as_u64().unwrap() as u32,
         name: link["ifname"].as_str().unwrap().to_owned(),
         kind: kind.map(str::to_owned),
+        ethernet: link["link_type"] == "ether",
         mac: (link["link_type"] == "ether").then(|| link["address"].as_str().unwrap().parse().unwrap()),
         mtu: link["mtu"].as_u64().unwrap() as u32,
         up: link["flags"].as_array().unwrap().contains(&Value::from("UP")),

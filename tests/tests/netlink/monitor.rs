@@ -206,7 +206,7 @@ fn addresses_and_routes_are_reported() {
         for verb in ["add", "delete"] {
             settle(&mut monitor).await;
             run(&format!("ip address {verb} 10.1.0.1/24 dev v0"));
-            let changed = Event::Address { ifindex };
+            let changed = Event::Address { ifindex, ip: ip("10.1.0.1") };
             expect(&mut monitor, verb, |event| (*event == changed).then_some(())).await;
         }
         for verb in ["add", "delete"] {
@@ -231,7 +231,7 @@ fn requests_and_the_monitor_work_from_tasks_side_by_side() {
             }
             seen
         });
-        let addresses: BTreeSet<_> = (1..=50).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect();
+        let addresses: BTreeSet<_> = (1..=50).map(|n| Ipv4Addr::new(10, 1, 0, n).into()).collect();
         let requests = addresses.iter().map(|&address| {
             let netlink = netlink.clone();
             tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::AsRawFd,
     process::{Command, Output},
     thread,
@@ -118,7 +118,7 @@ pub(crate) async fn link(netlink: &Netlink, name: &str) -> Link {
     netlink.link_by_name(name).await.unwrap().unwrap_or_else(|| panic!("no link {name}"))
 }
 
-pub(crate) fn ip(text: &str) -> Ipv4Addr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::errno::Errno;
 use overlay_user::netlink::{MAIN_TABLE, Netlink, NextHop, OverlayRoute, RouteEntry};
 
@@ -11,7 +11,7 @@ use crate::namespace::{bridge_with_container, in_namespace, ip, json, link, run,
 /// A protocol number of nobody else's.
 const OURS: u8 = 239;
 
-fn net(text: &str) -> Ipv4Net {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
@@ -21,7 +21,7 @@ fn overlay_route(prefix: &str, ifindex: u32, mtu: u32) -> OverlayRoute {
     OverlayRoute { table, prefix, gateway, ifindex, source: ip("10.1.0.1"), mtu }
 }
 
-async fn routes(netlink: &Netlink) -> BTreeSet<(Ipv4Net, u32)> {
+async fn routes(netlink: &Netlink) -> BTreeSet<(IpNet, u32)> {
     netlink.routes(OURS).await.unwrap().iter().map(|route| (route.prefix, route.mtu)).collect()
 }
 
@@ -139,6 +139,7 @@ fn the_next_hop_is_what_ip_route_get_says() {
         let hop = |ifindex, gateway: Option<&str>, source| NextHop {
             ifindex,
             gateway: gateway.map(ip),
+            weight: 1,
             source,
             local: false,
         };

@@ -1,6 +1,6 @@
 //! Policy rules.
 
-use overlay_user::netlink::{Event, OverlayRule};
+use overlay_user::netlink::{Event, Family, OverlayRule};
 
 use crate::namespace::{eventually, in_namespace, run};
 
@@ -8,7 +8,7 @@ use crate::namespace::{eventually, in_namespace, run};
 const OURS: u8 = 239;
 
 fn rule(iif: &str, table: u32) -> OverlayRule {
-    OverlayRule { priority: 7900, iif: iif.to_owned(), table }
+    OverlayRule { family: Family::V4, priority: 7900, iif: iif.to_owned(), table }
 }
 
 #[test]

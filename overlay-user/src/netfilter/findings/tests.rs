@@ -18,7 +18,7 @@ fn around() -> Surroundings {
     let bridge = Bridge { name: "docker0".into(), address: "172.17.0.1/16".parse().unwrap(), ports };
     Surroundings {
         bridges: BTreeMap::from([(3, bridge)]),
-        uplink: "eth0".into(),
+        uplinks: vec!["eth0".into()],
         peers: vec!["172.27.0.0/16".parse().unwrap()],
         mtu: 1450,
     }

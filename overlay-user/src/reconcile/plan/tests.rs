@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    local::{Bridge, tests::local},
+    local::{
+        Bridge,
+        tests::{direct, local},
+    },
     reconcile::{
         desired::{Desired, fold},
         table,
@@ -32,7 +35,7 @@ fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
 }
 
 fn desired(records: &BTreeMap<Ipv4Net, PeerSubnet>) -> Desired {
-    fold(&local(), records, RouteSource::Etcd, |ip| ip, |_| None).0
+    fold(&local(), records, RouteSource::Etcd, direct, |_| None).0
 }
 
 /// The same, over some bridges in some order (by ifindex), and with a path MTU to every host.
@@ -41,7 +44,7 @@ fn desired_over(records: &BTreeMap<Ipv4Net, PeerSubnet>, bridges: &[u32], path_m
     let bridge =
         |index: &u32| Bridge { index: *index, name: format!("br{index}"), ..local.bridges[0].clone() };
     local.bridges = bridges.iter().map(bridge).collect();
-    fold(&local, records, RouteSource::Etcd, |ip| ip, |_| path_mtu).0
+    fold(&local, records, RouteSource::Etcd, direct, |_| path_mtu).0
 }
 
 /// One to three bridges.
@@ -181,7 +184,7 @@ fn peer(vni: Option<Vni>) -> (Ipv4Net, PeerSubnet) {
 #[test]
 fn a_foreign_route_is_left_alone_and_named() {
     let (subnet, record) = peer(None);
-    let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
+    let observed = Observed { foreign_routes: [subnet.into()].into(), ..Observed::default() };
     let plan = plan(&desired_over(&[(subnet, record)].into(), &[3, 4], None), &observed, &BTreeSet::new());
     let routes = plan.changes.iter().filter_map(|change| match change {
         Change::PutKernelRoute(route) => Some(route.table),
