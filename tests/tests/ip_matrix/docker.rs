@@ -1,0 +1,64 @@
+//! A real Docker engine whose docker0 has both versions: containers of two such hosts talk, and Docker's rules, which are
+//! the user's as well, are nobody's business.
+
+use harness::{
+    Netns, Topology, Versions,
+    traffic::{ping, transfer},
+};
+
+use crate::bed::{self, VERSIONS, end, no_drops};
+
+/// Rules of both versions without comments and counters.
+fn rules(ns: &Netns) -> Vec<String> {
+    let save = |program: &str| ns.exec(&[program]).unwrap().stdout;
+    let text = [save("iptables-save"), save("ip6tables-save")].concat();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    // `:FORWARD DROP [12:1004]`
+    lines.map(|line| line.split(" [").next().unwrap_or_default().to_owned()).collect()
+}
+
+fn all_rules(topology: &Topology) -> Vec<Vec<String>> {
+    topology.hosts.iter().map(|host| rules(&host.ns)).collect()
+}
+
+#[test]
+fn containers_of_dual_stack_engines_talk_and_the_rules_stay() {
+    let builder = bed::builder(Versions::Both).docker().without_overlayd();
+    let mut topology = builder.up().unwrap();
+    // A firewall as an operator may have it.
+    for host in &topology.hosts {
+        for rule in [
+            ["-P", "FORWARD", "DROP"].as_slice(),
+            &["-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "DROP"],
+        ] {
+            host.ns.cmd("ip6tables").arg("-w").args(rule).check().unwrap();
+        }
+    }
+    let before = all_rules(&topology);
+    assert!(before.iter().all(|rules| rules.iter().any(|rule| rule == ":FORWARD DROP")), "{before:?}");
+    for host in 0..2 {
+        topology.start_overlayd(host).unwrap();
+    }
+    topology.await_routes().unwrap();
+    bed::settle(&topology);
+    for (here, there) in [(topology.h(1), topology.h(2)), (topology.h(2), topology.h(1))] {
+        for version in VERSIONS {
+            let (from, to) = (&here.c(1).ns, version.ip(there.c(1)));
+            for ping in [
+                ping(from, to, 3).unwrap(),
+                ping(from, version.gateway(there), 3).unwrap(),
+                ping(&here.ns, to, 3).unwrap(),
+            ] {
+                assert!(ping.clean(), "{version:?} from {}: {}", here.name, ping.text);
+            }
+            transfer(end(here, 1, version), end(there, 1, version), 1 << 20).unwrap();
+        }
+    }
+    no_drops(&topology);
+    assert_eq!(all_rules(&topology), before, "while overlayd runs");
+    for host in 1..=2 {
+        topology.h_mut(host).overlayd_mut().stop().unwrap();
+        assert_eq!(topology.h_mut(host).overlayd_mut().detach().unwrap().code, Some(0));
+    }
+    assert_eq!(all_rules(&topology), before, "after overlayd");
+}
