@@ -62,6 +62,8 @@ impl Ends {
     /// It arrives at the first attempt, as it was sent.
     pub(crate) fn arrives(&self, size: u32) -> Result<(), String> {
         let payload = self.payload(size);
+        // What the network said of earlier ones would come as an error of this call.
+        let _ = self.sender.take_error();
         self.send(&payload).map_err(|e| format!("{size} bytes: send: {e}"))?;
         if self.arrived(&payload, ARRIVAL) { Ok(()) } else { Err(format!("{size} bytes do not arrive")) }
     }
