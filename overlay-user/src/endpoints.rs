@@ -6,7 +6,7 @@ mod contest;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -120,15 +120,7 @@ fn outlives(neighbour: &Neighbour, orphan: &Endpoint) -> bool {
 }
 
 fn key_of(local: &Local, ip: IpAddr) -> EndpointKey {
-    let ip = match ip {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => MapIp { bytes: ip.octets() },
-    };
-    EndpointKey { vni: local.vni.key(), ip }
-}
-
-fn address_of(key: &EndpointKey) -> IpAddr {
-    key.ip.to_v4().map_or(IpAddr::V6(Ipv6Addr::from(key.ip.bytes)), IpAddr::V4)
+    EndpointKey { vni: local.vni.key(), ip: ip.into() }
 }
 
 /// The bridge's own addresses, so that packets for the host find it and no container can claim them.
@@ -224,7 +216,7 @@ pub async fn confirm_move(
     netlink: &Netlink,
 ) -> Result<(), EndpointError> {
     let key = EndpointKey { vni: local.vni.key(), ip };
-    let ip = address_of(&key);
+    let ip = IpAddr::from(key.ip);
     let Some(bridge) = local.bridges.iter().find(|bridge| bridge.contains(ip)) else { return Ok(()) };
     let Some(endpoint) = maps.endpoint(key)? else { return Ok(()) };
     if endpoint.source > EndpointSource::Neighbour as u32 {
@@ -297,7 +289,7 @@ pub async fn age(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<()
             .map(|neighbour| (neighbour.ip, neighbour))
             .collect();
         for (key, endpoint) in maps.endpoints()? {
-            let ip = address_of(&key);
+            let ip = IpAddr::from(key.ip);
             if !bridge.contains(ip) {
                 continue;
             }
@@ -324,6 +316,8 @@ pub fn monotonic_now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 5]);

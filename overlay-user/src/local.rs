@@ -15,7 +15,7 @@ use crate::{
     hops::Slots,
     netlink::{Link, Netlink},
     path_mtu::{LEAST_OVERHEAD, overhead},
-    store::NetworkConfig,
+    store::{NetworkConfig, Subnets},
     underlay::Underlay,
 };
 
@@ -42,6 +42,17 @@ impl Bridge {
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
         let v6 = self.address_v6.map(|address| IpAddr::V6(address.addr()));
         std::iter::once(IpAddr::V4(self.address.addr())).chain(v6)
+    }
+
+    /// Its subnets, without host bits.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        let v6 = self.address_v6.map(|address| IpNet::V6(address.trunc()));
+        std::iter::once(IpNet::V4(self.address.trunc())).chain(v6)
+    }
+
+    /// Its subnets, to be announced.
+    pub fn announced(&self) -> Subnets {
+        Subnets { v4: self.address.trunc(), v6: self.address_v6.map(|address| address.trunc()) }
     }
 
     /// Whether an address lies in one of the bridge's subnets.
@@ -168,6 +179,11 @@ impl Local {
         self.mtu_limit.map_or(most, |limit| limit.min(most))
     }
 
+    /// Whether a bridge has an IPv6 subnet.
+    pub fn speaks_v6(&self) -> bool {
+        self.bridges.iter().any(|bridge| bridge.address_v6.is_some())
+    }
+
     /// The ifindexes of the bridges.
     pub fn bridge_indexes(&self) -> Vec<u32> {
         self.bridges.iter().map(|bridge| bridge.index).collect()
@@ -225,7 +241,8 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
         "bridge {name} has the address {address}: a subnet of at least four addresses is needed"
     );
     let mac = link.mac.with_context(|| format!("bridge {name} has no MAC address"))?;
-    let address_v6 = addresses.into_iter().find_map(ipv6_subnet);
+    // The kernel lists the newest first: another one beside it changes nothing.
+    let address_v6 = addresses.into_iter().rev().find_map(ipv6_subnet);
     Ok(Bridge { index: link.index, name: link.name, mac, address, address_v6 })
 }
 
@@ -240,21 +257,22 @@ fn ipv6_subnet(address: IpNet) -> Option<Ipv6Net> {
 fn refuse_overlaps(bridges: &[Bridge]) -> anyhow::Result<()> {
     for (n, a) in bridges.iter().enumerate() {
         for b in &bridges[n + 1..] {
-            ensure!(
-                !overlaps(a.address, b.address),
-                "bridges {} ({}) and {} ({}) overlap: each needs a subnet of its own",
-                a.name,
-                a.address,
-                b.name,
-                b.address
-            );
+            let pairs = a.subnets().flat_map(|x| b.subnets().map(move |y| (x, y)));
+            for (x, y) in pairs {
+                ensure!(
+                    !overlaps(x, y),
+                    "bridges {} ({x}) and {} ({y}) overlap: each needs a subnet of its own",
+                    a.name,
+                    b.name,
+                );
+            }
         }
     }
     Ok(())
 }
 
 /// True where two prefixes share an address.
-pub fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
+pub fn overlaps(a: IpNet, b: IpNet) -> bool {
     let (a, b) = (a.trunc(), b.trunc());
     a.contains(&b) || b.contains(&a)
 }

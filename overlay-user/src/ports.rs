@@ -1,9 +1,17 @@
 //! Bridges, their ports and the uplinks: the map entries and attachments that each needs, followed as links
 //! come and go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use overlay_common::map::{Port, Subnet, Uplink, port_flag, program};
+use ipnet::IpNet;
+
+use overlay_common::{
+    addr::MapIp,
+    map::{Port, Subnet, Uplink, port_flag, program},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -117,17 +125,13 @@ impl Ports {
                 let flags = if link.peer_elsewhere { port_flag::PEER } else { 0 };
                 put(maps, &ports, link.index, port(local, bridge, both | flags))?;
             }
-            let subnet = Subnet {
-                bridge: bridge.index,
-                gateway: bridge.address.addr().into(),
-                broadcast: bridge.address.broadcast().into(),
-            };
-            maps.put_subnet(RouteKey::new(local.vni, bridge.address.into()), subnet)?;
         }
-        let known: BTreeSet<RouteKey> =
-            local.bridges.iter().map(|bridge| RouteKey::new(local.vni, bridge.address.into())).collect();
+        let wanted = subnets(local);
+        for (key, subnet) in &wanted {
+            maps.put_subnet(*key, *subnet)?;
+        }
         for (key, _) in maps.subnets()? {
-            if !known.contains(&key) {
+            if !wanted.contains_key(&key) {
                 maps.delete_subnet(key)?;
             }
         }
@@ -196,7 +200,23 @@ fn uplink_entry(underlay: Underlay) -> Uplink {
     Uplink { v4, v6: underlay.v6().map(|ip| ip.octets()).unwrap_or_default() }
 }
 
+/// What the programs know of the bridges' subnets.
+fn subnets(local: &Local) -> BTreeMap<RouteKey, Subnet> {
+    let of_bridge = |bridge: &Bridge| {
+        let (index, broadcast) = (bridge.index, MapIp::from(bridge.address.broadcast()));
+        let entry = move |(subnet, gateway): (IpNet, IpAddr)| {
+            // IPv6 has none.
+            let broadcast = if gateway.is_ipv4() { broadcast } else { MapIp::default() };
+            let entry = Subnet { bridge: index, gateway: gateway.into(), broadcast };
+            (RouteKey::new(local.vni, subnet), entry)
+        };
+        bridge.subnets().zip(bridge.gateways()).map(entry).collect::<Vec<_>>()
+    };
+    local.bridges.iter().flat_map(of_bridge).collect()
+}
+
 fn port(local: &Local, bridge: &Bridge, flags: u32) -> Port {
+    let v6 = bridge.address_v6;
     Port {
         vni: local.vni.key(),
         bridge: bridge.index,
@@ -204,9 +224,10 @@ fn port(local: &Local, bridge: &Bridge, flags: u32) -> Port {
         subnet: bridge.address.network().octets(),
         mask: bridge.address.netmask().octets(),
         gateway: bridge.address.addr().octets(),
-        subnet_v6: [0; 16],
-        mask_v6: [0xff; 16],
-        gateway_v6: [0; 16],
+        subnet_v6: v6.map(|v6| v6.network().octets()).unwrap_or_default(),
+        // All ones where there is none: no address is in it then.
+        mask_v6: v6.map_or([0xff; 16], |v6| v6.netmask().octets()),
+        gateway_v6: v6.map(|v6| v6.addr().octets()).unwrap_or_default(),
         gateway_mac: bridge.mac,
         padding: [0; 2],
         learned: 0,

@@ -269,10 +269,10 @@ impl State {
         )
     }
 
-    /// Notes what is announced from now on. Returns what was announced before for subnets that are not this
-    /// host's any more: it stays noted until it has been taken back.
+    /// Notes what is announced from now on. Returns what was announced before under keys that are not this host's
+    /// any more: it stays noted until it has been taken back.
     pub fn note_announcements(&mut self, new: &[Announcement]) -> Vec<Announcement> {
-        self.announcements.retain(|old| !new.iter().any(|new| new.subnet == old.subnet));
+        self.announcements.retain(|old| !new.iter().any(|new| new.subnets == old.subnets));
         let stale = self.announcements.clone();
         self.announcements.extend_from_slice(new);
         stale
@@ -312,6 +312,7 @@ pub fn derive_vtep_mac(node_name: &str, underlay: Underlay) -> Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Subnets;
 
     #[test]
     fn state_survives_and_is_removed_whole() {
@@ -324,6 +325,40 @@ mod tests {
         assert_eq!(held.read().unwrap(), Some(state));
         held.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_state_file_from_before_ipv6_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = StateDir::lock(directory.path()).unwrap();
+        let text = r#"{"version":1,"node_name":"n1","vtep_mac":"02:00:00:00:00:01","network":[1,4789],
+            "etcd":{"endpoints":["http://127.0.0.1:2379"],"prefix":"/overlayd/network"},
+            "announcements":[{"subnet":"172.17.0.0/16","public_ip":"172.16.199.17","vni":1,
+            "vtep_mac":"02:00:00:00:00:01"}],"sysctls":[],"pin_dir":null}"#;
+        fs::write(directory.path().join("state.json"), text).unwrap();
+        let state = held.read().unwrap().unwrap();
+        let [announced] = &state.announcements[..] else { panic!("{state:?}") };
+        assert_eq!(announced.subnets.to_string(), "172.17.0.0/16");
+        assert_eq!(announced.host.to_string(), "172.16.199.17");
+        held.write(&state).unwrap();
+        assert_eq!(held.read().unwrap(), Some(state));
+    }
+
+    #[test]
+    fn what_is_announced_under_another_key_now_is_noted_until_it_is_taken_back() {
+        let mut state = State::new("n1", Mac([2, 0, 0, 0, 0, 1]));
+        let announce = |v6: Option<&str>| Announcement {
+            subnets: Subnets { v4: "10.1.0.0/24".parse().unwrap(), v6: v6.map(|v6| v6.parse().unwrap()) },
+            host: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+            vni: 1,
+            vtep_mac: state.vtep_mac.clone(),
+        };
+        let (alone, dual) = (announce(None), announce(Some("fd00:1::/64")));
+        assert_eq!(state.note_announcements(std::slice::from_ref(&alone)), []);
+        assert_eq!(state.note_announcements(std::slice::from_ref(&alone)), []);
+        let stale = state.note_announcements(std::slice::from_ref(&dual));
+        assert_eq!(stale, std::slice::from_ref(&alone));
+        assert_eq!(state.announcements, [alone, dual]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{fs, io};
 
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 /// The only settings this module touches: those of the network, which belong to a namespace.
@@ -28,6 +29,30 @@ pub fn ipv4_conf(interface: &str, name: &str) -> String {
 /// The path of a per-interface IPv6 setting.
 pub fn ipv6_conf(interface: &str, name: &str) -> String {
     format!("{ROOT}ipv6/conf/{interface}/{name}")
+}
+
+/// One line where the kernel does not forward IPv6 packets that come in by any of these bridges; the first it does
+/// not forward for is named. That is the administrator's to decide (Docker does it for networks with IPv6): turning it
+/// on ends the taking of router advertisements on the uplink.
+///
+/// A kernel without IPv6 has nothing to forward.
+pub fn ipv6_forwarding_note<'a>(bridges: impl IntoIterator<Item = (&'a str, Ipv6Net)>) -> Option<String> {
+    // Kernel 6.17 has force_forwarding, by interface.
+    let is_on =
+        |interface: &str, name: &str| get(&ipv6_conf(interface, name)).is_ok_and(|value| value != "0");
+    if !matches!(get(&ipv6_conf("all", "forwarding")).as_deref(), Ok("0")) {
+        return None;
+    }
+    let (bridge, address) = bridges.into_iter().find(|(name, _)| !is_on(name, "force_forwarding"))?;
+    Some(not_forwarded(bridge, address))
+}
+
+fn not_forwarded(bridge: &str, address: Ipv6Net) -> String {
+    format!(
+        "net.ipv6.conf.all.forwarding is 0, but bridge {bridge} has {}: IPv6 packets that the kernel has to forward, \
+         too large ones say, are lost; set it to 1, and accept_ra to 2 on uplinks that need it",
+        address.trunc()
+    )
 }
 
 /// Reads a setting, without its line end.
@@ -124,6 +149,13 @@ mod tests {
     fn a_setting_of_a_link_that_is_gone_is_restored_by_itself() {
         let saved = Saved { path: ipv4_conf("no-such-link", "rp_filter"), old: "1".to_owned() };
         assert!(saved.restore().is_ok());
+    }
+
+    #[test]
+    fn the_longest_note_is_kept_whole() {
+        let subnet = "fd00:1111:2222:3333:4444:5555:6666:7777/126".parse().unwrap();
+        let note = not_forwarded("a-name-of-15-by", subnet);
+        assert!(note.len() < overlay_common::map::NOTE_BYTES, "{}: {note}", note.len());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod etcd;
 pub mod footprint;
 pub mod foreign;
 pub mod frame;
+pub mod hooks;
 pub mod host;
 pub mod image;
 pub mod kernel_vtep;

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use harness::{
-    Netns, Topology, eventually,
+    Topology, eventually,
+    hooks::{attached, clsact},
     host::{BRIDGE, Host, UPLINK},
     tables::Traffic,
     tcx,
@@ -25,25 +26,6 @@ fn two_hosts() -> Topology {
 
 fn end(host: &Host, container: u32) -> Endpoint<'_> {
     Endpoint { ns: &host.c(container).ns, ip: host.c(container).ip }
-}
-
-/// Filters and qdiscs of clsact on all devices of a namespace, as `tc` prints them.
-fn tc(ns: &Netns) -> String {
-    let mut all = ns.exec(&["tc", "qdisc", "show"]).unwrap().stdout;
-    all = all.lines().filter(|line| line.contains("clsact")).collect::<Vec<_>>().join("\n");
-    for device in ns.run(tcx::devices).unwrap().unwrap().values() {
-        for hook in ["ingress", "egress"] {
-            let shown = ns.cmd("tc").args(["filter", "show", "dev", device, hook]).run().unwrap();
-            all.push_str(&shown.stdout);
-        }
-    }
-    all
-}
-
-/// How many programs of ours a host's devices have, over tcx or as filters.
-fn attached(host: &Host) -> usize {
-    let filters = tc(&host.ns).lines().filter(|line| line.contains("direct-action")).count();
-    tcx::attachments_in(&host.ns).unwrap().len() + filters
 }
 
 /// Whether status says that the kernel has no tcx.
@@ -141,8 +123,8 @@ fn a_restart_loses_nothing_and_leaves_one_program_on_each_hook() {
     let mut topology = two_hosts();
     warm_up(&topology);
     // The uplink, docker0 both ways, the ports of two containers, and the tunnel device.
-    let before = topology.hosts.iter().map(attached).collect::<Vec<_>>();
-    assert_eq!(before, [6, 6], "{}", tc(&topology.h(1).ns));
+    let before = topology.hosts.iter().map(|host| attached(host).unwrap()).collect::<Vec<_>>();
+    assert_eq!(before, [6, 6], "{}", clsact(&topology.h(1).ns).unwrap());
     for host in &topology.hosts {
         // Which of the two it is, is asked of the kernel; all are of one kind, and status tells of the lesser one.
         let over_tcx = tcx::attachments_in(&host.ns).unwrap().len();
@@ -158,8 +140,8 @@ fn a_restart_loses_nothing_and_leaves_one_program_on_each_hook() {
     }
     let report = probe.finish().unwrap();
     assert!(report.clean(), "{report}");
-    let after = topology.hosts.iter().map(attached).collect::<Vec<_>>();
-    assert_eq!(after, before, "{}", tc(&topology.h(1).ns));
+    let after = topology.hosts.iter().map(|host| attached(host).unwrap()).collect::<Vec<_>>();
+    assert_eq!(after, before, "{}", clsact(&topology.h(1).ns).unwrap());
     assert_nothing_dropped(&topology);
 }
 
@@ -167,14 +149,19 @@ fn a_restart_loses_nothing_and_leaves_one_program_on_each_hook() {
 fn detach_leaves_no_program_and_no_qdisc() {
     let mut topology = two_hosts();
     warm_up(&topology);
-    assert!(attached(topology.h(1)) > 0 && attached(topology.h(2)) > 0);
+    assert!(topology.hosts.iter().all(|host| attached(host).unwrap() > 0));
     // A daemon that was killed has nobody to tidy up after it but detach.
     topology.h_mut(2).overlayd_mut().kill9().unwrap();
     for number in [1, 2] {
         let output = topology.h_mut(number).overlayd_mut().detach().unwrap();
         assert_eq!(output.code, Some(0), "{}", output.text());
         let host = topology.h(number);
-        assert_eq!((attached(host), tc(&host.ns)), (0, String::new()), "on {}", host.name);
+        assert_eq!(
+            (attached(host).unwrap(), clsact(&host.ns).unwrap()),
+            (0, String::new()),
+            "on {}",
+            host.name
+        );
     }
 }
 
@@ -187,7 +174,7 @@ fn a_clsact_of_others_stays() {
     // Of the kind of ours, at the priority that ours take.
     let filter = ["filter", "add", "dev", UPLINK, "ingress", "prio", "1", "protocol", "all", "bpf"];
     h1.ns.cmd("tc").args(filter).args(["bytecode", "1,6 0 0 0,", "flowid", "1:1"]).check().unwrap();
-    let theirs = tc(&h1.ns);
+    let theirs = clsact(&h1.ns).unwrap();
     for index in [0, 1] {
         topology.start_overlayd(index).unwrap();
     }
@@ -196,5 +183,5 @@ fn a_clsact_of_others_stays() {
     assert_eq!(topology.h_mut(1).overlayd_mut().detach().unwrap().code, Some(0));
     let host = topology.h(1);
     assert!(theirs.contains("clsact") && theirs.contains("bytecode"), "{theirs}");
-    assert_eq!(tc(&host.ns), theirs);
+    assert_eq!(clsact(&host.ns).unwrap(), theirs);
 }

@@ -33,6 +33,8 @@ pub(crate) struct Args {
     /// Seconds that a kernel's boot and command may take together
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs())]
     timeout: u64,
+    /// Run only tests whose names contain this
+    filter: Option<String>,
     /// What to run, in this directory, instead of the tests
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -42,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(args.timeout > 0, "--timeout 0: there would be no time to run anything");
     let timeout = Duration::from_secs(args.timeout);
     if args.command.is_empty() {
-        let failed = run_all(&args.kernel, timeout, &mut |line| {
+        let failed = run_all(&args.kernel, args.filter.as_deref(), timeout, &mut |line| {
             let mut stdout = std::io::stdout();
             stdout.write_all(line)?;
             Ok(stdout.flush()?)

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::Daemon;
 use crate::{
     local::Local,
-    store::{Announcement, NetworkConfig, Store, Update},
+    store::{Announcement, NetworkConfig, Store, StoreError, Update},
 };
 
 /// Updates that may wait for the daemon; a store that reports faster waits.
@@ -61,11 +61,15 @@ impl Announcer {
         }
     }
 
-    /// Announces these from now on, instead of what was announced before.
-    pub(super) async fn announce(&mut self, announcements: Vec<Announcement>) {
+    /// Announces these from now on, instead of what was announced before. Where `replaced` tells that what was
+    /// announced under other keys is replaced, that has happened when this returns, or it says why not.
+    async fn announce(&mut self, announcements: Vec<Announcement>, replaced: bool) -> Result<(), StoreError> {
+        // Else it would write again what is replaced.
         end(self.announce.take()).await;
+        let claimed = if replaced { self.store.claim(&announcements).await } else { Ok(()) };
         let (store, sender) = (Arc::clone(&self.store), self.sender.clone());
         self.announce = Some(tokio::spawn(async move { store.announce(announcements, sender).await }));
+        claimed
     }
 
     /// Ends the tasks. What is announced stays announced.
@@ -85,15 +89,13 @@ async fn end(task: Option<JoinHandle<()>>) {
 
 /// What a host announces.
 pub(super) fn announcements(local: &Local) -> Vec<Announcement> {
-    let announce = |bridge: &crate::local::Bridge| {
-        Some(Announcement {
-            subnet: bridge.address.trunc(),
-            public_ip: local.public.v4()?,
-            vni: local.vni.get(),
-            vtep_mac: local.vtep_mac.to_string(),
-        })
+    let announce = |bridge: &crate::local::Bridge| Announcement {
+        subnets: bridge.announced(),
+        host: local.public,
+        vni: local.vni.get(),
+        vtep_mac: local.vtep_mac.to_string(),
     };
-    local.bridges.iter().filter_map(announce).collect()
+    local.bridges.iter().map(announce).collect()
 }
 
 impl Daemon {
@@ -103,14 +105,26 @@ impl Daemon {
         let new = announcements(&self.local);
         let stale = self.state.note_announcements(&new);
         self.write_state();
-        self.announcer.announce(new.clone()).await;
-        if stale.is_empty() {
+        // A subnet that has another key now, since its bridge's IPv6 part has come or gone, must not be gone in
+        // between: its old key goes in the step that writes the new one, and not before.
+        let is_replaced =
+            |old: &Announcement| new.iter().any(|new| new.subnets.common(old.subnets).is_some());
+        let (replaced, mut gone): (Vec<_>, Vec<_>) = stale.into_iter().partition(is_replaced);
+        let mut kept = Vec::new();
+        match self.announcer.announce(new.clone(), !replaced.is_empty()).await {
+            Ok(()) => gone.extend(replaced),
+            Err(error) => {
+                warn!("{error}");
+                kept = replaced;
+            }
+        }
+        if gone.is_empty() {
             return;
         }
-        match self.announcer.store().withdraw(&stale).await {
+        match self.announcer.store().withdraw(&gone).await {
             Ok(()) => {
-                info!("took back {} announcements of subnets that are no longer this host's", stale.len());
-                self.state.announcements = new;
+                info!("took back {} announcements of subnets that are no longer this host's", gone.len());
+                self.state.announcements = kept.into_iter().chain(new).collect();
                 self.write_state();
             }
             Err(error) => warn!("{error}"),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tracing::info;
 
-use super::{Daemon, start::stop_redirects};
-use crate::{config::Config, exit, local::Local};
+use super::{Daemon, notes::Source, start::stop_redirects};
+use crate::{config::Config, exit, local::Local, sysctl};
 
 /// What the store has not been told yet of a host that has changed.
 #[derive(Debug, Default)]
@@ -44,6 +44,7 @@ impl Daemon {
             }
         }
         self.astray = false;
+        self.look_at_forwarding();
         troubles.extend(self.stop_redirects());
         troubles.extend(self.local.mtu_trouble(&self.config));
         troubles.extend(self.local.uplink_troubles());
@@ -123,6 +124,14 @@ impl Daemon {
             self.announcer.reconnect().await;
         }
         self.announce().await;
+    }
+
+    /// Looked at, and left as it is.
+    fn look_at_forwarding(&mut self) {
+        let bridges = self.local.bridges.iter();
+        let with_ipv6 = bridges.filter_map(|bridge| Some((bridge.name.as_str(), bridge.address_v6?)));
+        let note = sysctl::ipv6_forwarding_note(with_ipv6);
+        self.note(Source::Settings, note.into_iter().collect());
     }
 
     /// A bridge that was made again has the settings of a new one.

@@ -21,7 +21,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use futures::FutureExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::{
     addr::MapIp,
     event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
@@ -128,7 +128,7 @@ struct Daemon {
     announcer: announce::Announcer,
     updates: mpsc::Receiver<Update>,
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
-    records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
+    records: Option<BTreeMap<IpNet, PeerSubnet>>,
     /// This host has changed, and the store does not know yet.
     untold: Option<interfaces::Untold>,
     /// Through which uplinks and neighbours each peer is reached.

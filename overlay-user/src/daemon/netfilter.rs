@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::{
     task::{JoinError, JoinHandle},
     time::Instant,
@@ -158,7 +158,10 @@ impl Daemon {
     /// Of all peers, those with one prefix in common as one.
     fn peer_subnets(&self) -> Vec<Ipv4Net> {
         let own: BTreeSet<Ipv4Net> = self.local.bridges.iter().map(|bridge| bridge.address.trunc()).collect();
-        let subnets = self.records.iter().flat_map(BTreeMap::keys).copied();
+        let subnets = self.records.iter().flat_map(BTreeMap::keys).filter_map(|subnet| match subnet {
+            IpNet::V4(subnet) => Some(*subnet),
+            IpNet::V6(_) => None,
+        });
         Ipv4Net::aggregate(&subnets.filter(|subnet| !own.contains(subnet)).collect())
     }
 }

@@ -10,6 +10,8 @@ use crate::exit;
 pub(super) enum Source {
     /// What the kernel lacks.
     Kernel,
+    /// What the kernel is set not to do.
+    Settings,
     /// Tunnel devices that cannot be had.
     Tunnels,
     /// Other people's programs on our hooks.

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::{
     Encap,
     map::{RouteSource, StoreKind},
@@ -17,7 +17,6 @@ use crate::{
     datapath::DatapathError,
     endpoints::monotonic_now,
     exit,
-    local::Local,
     path_mtu::{self, Judged},
     reconcile::desired,
     store::PeerSubnet,
@@ -32,8 +31,8 @@ impl Daemon {
         troubles
     }
 
-    async fn reconcile_with(&mut self, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<String> {
-        let peers = peers(&self.local, records);
+    async fn reconcile_with(&mut self, records: &BTreeMap<IpNet, PeerSubnet>) -> BTreeSet<String> {
+        let peers = desired::peers(&self.local, records);
         let mut troubles = self.underlay.find(&peers, &self.local, &self.netlink).await;
         if let Err(error) = self.take_path_mtus(&peers) {
             troubles.insert(exit::one_line(&error.into()));
@@ -63,7 +62,7 @@ impl Daemon {
         if quiet {
             return false;
         }
-        let judged = self.judge_path_mtus(&peers(&self.local, records));
+        let judged = self.judge_path_mtus(&desired::peers(&self.local, records));
         judged.map_or(true, |judged| judged.believed != self.path_mtus || !judged.forgotten.is_empty())
     }
 
@@ -98,10 +97,4 @@ impl Daemon {
     fn most_to(&self, peer: IpAddr) -> u32 {
         self.local.mtu_to(peer, &self.underlay.to(peer, &self.local), Encap::Vxlan)
     }
-}
-
-/// The addresses at which the hosts that the store's records name are reached, ourselves excepted.
-fn peers(local: &Local, records: &BTreeMap<Ipv4Net, PeerSubnet>) -> BTreeSet<IpAddr> {
-    let hosts = records.values().map(|record| IpAddr::V4(record.public_ip));
-    hosts.filter(|ip| !local.public.has(*ip) && !local.underlay.has(*ip)).collect()
 }

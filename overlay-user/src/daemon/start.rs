@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::unistd::geteuid;
 use overlay_common::{Be16, Mac, Vni, map::Node};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -27,7 +27,9 @@ use crate::{
     reconcile::{Reconciler, desired},
     state::{State, StateDir, derive_vtep_mac},
     status,
-    store::{EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError},
+    store::{
+        Announcement, EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError,
+    },
     sysctl,
     tunnel_devices::TunnelDevices,
 };
@@ -38,7 +40,7 @@ struct Survey {
     store: Arc<dyn Store>,
     network: Option<NetworkConfig>,
     /// `None` where the store could not be asked.
-    records: Option<BTreeMap<Ipv4Net, PeerSubnet>>,
+    records: Option<BTreeMap<IpNet, PeerSubnet>>,
     health: Health,
     state: State,
 }
@@ -150,6 +152,7 @@ async fn survey(
             let remembered = old.as_ref().and_then(|state| state.network);
             let network = remembered.map(|(vni, port)| NetworkConfig {
                 network: None,
+                network_v6: None,
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
             });
@@ -182,25 +185,16 @@ fn say_overruled(config: &Config, local: &Local) {
 }
 
 /// A peer that holds (part of) our subnet already: starting would split the network's opinion.
-fn refuse_overlap(
-    local: &Local,
-    records: &BTreeMap<Ipv4Net, PeerSubnet>,
-    state: &State,
-) -> anyhow::Result<()> {
+fn refuse_overlap(local: &Local, records: &BTreeMap<IpNet, PeerSubnet>, state: &State) -> anyhow::Result<()> {
     for record in records.values() {
-        let ours = local.public.has(record.public_ip.into())
-            || state
-                .announcements
-                .iter()
-                .any(|own| own.subnet == record.subnet && own.public_ip == record.public_ip);
-        if ours {
+        let announced = |own: &Announcement| {
+            own.subnets.each().any(|subnet| subnet == record.subnet) && own.host.shares(record.host)
+        };
+        if record.host.shares(local.public) || state.announcements.iter().any(announced) {
             continue;
         }
-        for bridge in &local.bridges {
-            ensure!(
-                !overlaps(record.subnet, bridge.address),
-                desired::overlap_message(record, &bridge.name, bridge.address)
-            );
+        for (bridge, own) in local.bridges.iter().flat_map(|b| b.subnets().map(move |own| (b, own))) {
+            ensure!(!overlaps(record.subnet, own), desired::overlap_message(record, &bridge.name, own));
         }
     }
     Ok(())

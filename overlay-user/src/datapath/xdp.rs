@@ -19,6 +19,11 @@ use super::{
 };
 
 impl Programs {
+    /// Whether the XDP program is loaded.
+    pub fn has_xdp(&self) -> bool {
+        self.ebpf.program(UPLINK_DECAP).is_some_and(|program| program.fd().is_ok())
+    }
+
     /// The XDP program, loaded and pinned on first use.
     ///
     /// # Errors

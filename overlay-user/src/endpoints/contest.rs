@@ -2,10 +2,12 @@
 //! a neighbour advertisement that an address is his, and the kernel believes whoever spoke last. So the kernel is made to ask at the
 //! MAC address of who has it, and only if nobody answers there the address is free for the other.
 
+use std::net::IpAddr;
+
 use overlay_common::map::{Endpoint, EndpointKey, EndpointSource, endpoint_flag};
 use tracing::info;
 
-use super::{EndpointError, NANOSECONDS, Place, address_of, monotonic_now};
+use super::{EndpointError, NANOSECONDS, Place, monotonic_now};
 use crate::{
     datapath::map::Maps,
     local::Bridge,
@@ -59,7 +61,7 @@ pub(super) async fn decide(
     maps: &mut Maps,
     netlink: &Netlink,
 ) -> Result<(), EndpointError> {
-    let ip = address_of(key);
+    let ip = IpAddr::from(key.ip);
     let ifindex = endpoint.ifindex;
     match decision(endpoint, neighbour, monotonic_now()) {
         Decision::Wait => {}
@@ -98,7 +100,7 @@ fn quiet(endpoint: &Endpoint, now: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv6Addr};
+    use std::net::Ipv6Addr;
 
     use overlay_common::Mac;
 

@@ -39,7 +39,7 @@ pub enum Event {
         /// The address.
         ip: IpAddr,
     },
-    /// Some route or rule changed.
+    /// Some route, rule or nexthop object changed.
     Route,
     /// Events were lost: dump everything again.
     Overrun,

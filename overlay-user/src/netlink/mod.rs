@@ -17,6 +17,7 @@ mod monitor;
 mod neighbour;
 pub mod netns;
 mod next_hop;
+mod nexthop_object;
 mod request;
 mod route;
 mod rule;
@@ -43,7 +44,10 @@ pub use self::{
     vxlan::{TunnelSettings, Vxlan},
     xdp::{XdpMode, XdpProgram},
 };
-use self::{error::Cause, filter::TrafficMessage, request::Requests, vni_filter::TunnelMessage};
+use self::{
+    error::Cause, filter::TrafficMessage, nexthop_object::NexthopMessage, request::Requests,
+    vni_filter::TunnelMessage,
+};
 
 /// Requests to the kernel's routing subsystem, in one network namespace. Clones share its sockets.
 #[derive(Clone, Debug)]
@@ -51,6 +55,7 @@ pub struct Netlink {
     requests: Requests<RouteNetlinkMessage>,
     tunnel_requests: Requests<TunnelMessage>,
     traffic_requests: Requests<TrafficMessage>,
+    object_requests: Requests<NexthopMessage>,
 }
 
 impl Netlink {
@@ -64,7 +69,8 @@ impl Netlink {
         let requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
         let tunnel_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
         let traffic_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
-        Ok((Self { requests, tunnel_requests, traffic_requests }, monitor))
+        let object_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests, tunnel_requests, traffic_requests, object_requests }, monitor))
     }
 
     /// Dumps a table and keeps what `select` makes of its entries.

@@ -14,7 +14,10 @@ use rtnetlink::{
     sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
-use super::event::{Event, Translator};
+use super::{
+    event::{Event, Translator},
+    nexthop_object::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP},
+};
 
 /// Some thousand notifications; the system's default holds about a hundred.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -29,7 +32,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes to links, neighbours (the FDB is among them), and both families' addresses, routes and rules.
+    /// Subscribes to links, neighbours (the FDB is among them), and both families' addresses, routes and rules, and
+    /// nexthop objects.
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let inner = socket.socket_mut();
@@ -64,7 +68,10 @@ impl Monitor {
 
     fn receive(&mut self, datagram: &[u8]) {
         let messages = messages(datagram);
-        self.pending.extend(messages.into_iter().filter_map(|message| self.translator.translate(message)));
+        self.pending.extend(messages.into_iter().filter_map(|message| match message {
+            Notification::Route(message) => self.translator.translate(message),
+            Notification::NexthopObject => Some(Event::Route),
+        }));
     }
 
     /// Notifications were lost. What is still queued is older than the dump that the caller makes next,
@@ -81,7 +88,7 @@ impl Monitor {
     }
 }
 
-/// The legacy bit mask of bind(2): group N is bit N - 1.
+/// The legacy bit mask of bind(2), for the groups up to 32: group N is bit N - 1.
 fn groups() -> u32 {
     [
         MulticastGroup::Link,
@@ -92,21 +99,35 @@ fn groups() -> u32 {
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv6Route,
         MulticastGroup::Ipv6Rule,
+        MulticastGroup::Nexthop,
     ]
     .into_iter()
     .fold(0, |mask, group| mask | 1 << (group as u32 - 1))
 }
 
+/// What a notification may be.
+enum Notification {
+    /// One that netlink-packet-route knows.
+    Route(RouteNetlinkMessage),
+    /// A nexthop object came, changed or went, and with it the routes that name it.
+    NexthopObject,
+}
+
 /// Takes a datagram apart. A message that cannot be decoded is passed over: it is of a kind that this
 /// daemon does not use, or of a link whose name is not text.
-fn messages(datagram: &[u8]) -> Vec<RouteNetlinkMessage> {
+fn messages(datagram: &[u8]) -> Vec<Notification> {
     let mut messages = Vec::new();
     let mut rest = datagram;
     while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
         let length = buffer.length() as usize;
+        if matches!(buffer.message_type(), RTM_NEWNEXTHOP | RTM_DELNEXTHOP) {
+            messages.push(Notification::NexthopObject);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            continue;
+        }
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]) {
             Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => {
-                messages.push(message)
+                messages.push(Notification::Route(message));
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "a netlink notification could not be decoded"),
@@ -161,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_are_link_neigh_and_ifaddr_route_and_rule_of_both_families() {
-        assert_eq!(groups(), 0b0100_0000_0101_1101_0101);
+    fn the_groups_are_link_neigh_nexthop_and_ifaddr_route_and_rule_of_both_families() {
+        assert_eq!(groups(), 0x8004_05d5);
     }
 }

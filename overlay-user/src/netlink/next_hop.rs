@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType, RouteVia},
@@ -47,15 +48,79 @@ impl Netlink {
         }
     }
 
-    /// Every hop of the route that the kernel has for `dst` (`ip route get fibmatch`), in the route's order. Hops
-    /// that are dead, or whose link has no carrier, are left out: where all are, the answer is empty.
+    /// Every hop of the route that the kernel has for `dst` (`ip route get fibmatch`), in the order of their links:
+    /// the kernel's own, of IPv6 routes, is another each time. Hops that are dead, or whose link has no carrier, are
+    /// left out: where all are, the answer is empty.
     pub async fn next_hops(&self, dst: IpAddr) -> Result<Vec<NextHop>, NetlinkError> {
-        let failed = |cause| NetlinkError::new(format!("find the route to {dst}"), cause);
-        let message = request(dst, None, RouteFlags::FibMatch);
-        let answer = self.requests.get(RouteNetlinkMessage::GetRoute(message)).await.map_err(failed)?;
-        let RouteNetlinkMessage::NewRoute(route) = answer else { return Err(failed(Cause::Unexpected)) };
-        hops(&route).ok_or_else(|| failed(Cause::Unexpected))
+        let hops = self.hops(dst).await;
+        let mut hops = hops.map_err(|cause| NetlinkError::new(format!("find the route to {dst}"), cause))?;
+        hops.sort_by_key(|hop| (hop.ifindex, hop.gateway));
+        Ok(hops)
     }
+
+    async fn hops(&self, dst: IpAddr) -> Result<Vec<NextHop>, Cause> {
+        let message = request(dst, None, RouteFlags::FibMatch);
+        let answer = self.requests.get(RouteNetlinkMessage::GetRoute(message)).await?;
+        let RouteNetlinkMessage::NewRoute(mut route) = answer else { return Err(Cause::Unexpected) };
+        if dst.is_ipv6() && object(&route).is_some() {
+            route = self.route_with_object(dst, &route).await?.unwrap_or(route);
+        }
+        let Some(id) = object(&route) else { return hops(&route).ok_or(Cause::Unexpected) };
+        let source = source(&route.attributes);
+        let hop = |(ifindex, gateway, weight)| NextHop { ifindex, gateway, weight, source, local: false };
+        Ok(self.object_hops(id).await?.into_iter().map(hop).collect())
+    }
+
+    /// The IPv6 route to `dst` in the table of `told`, which may be another: routes that name the same nexthop object
+    /// share its cached entries, and for them the kernel (6.18) tells of the route that was looked up first.
+    async fn route_with_object(
+        &self,
+        dst: IpAddr,
+        told: &RouteMessage,
+    ) -> Result<Option<RouteMessage>, Cause> {
+        let table = table(told);
+        let small = u8::try_from(table).unwrap_or(0);
+        let covers = |route: &RouteMessage| {
+            let covers = prefix(route).is_some_and(|prefix| prefix.contains(&dst));
+            (covers && self::table(route) == table).then(|| route.clone())
+        };
+        let routes = self.table(Family::V6, small, 0, covers).await?;
+        Ok(routes.into_iter().max_by_key(|route| {
+            (route.header.destination_prefix_length, std::cmp::Reverse(metric(&route.attributes)))
+        }))
+    }
+}
+
+fn prefix(route: &RouteMessage) -> Option<IpNet> {
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(destination) => address(destination),
+        _ => None,
+    });
+    let default = Family::of_message(route.header.address_family)?.unspecified();
+    IpNet::new(destination.unwrap_or(default), route.header.destination_prefix_length).ok()
+}
+
+fn table(route: &RouteMessage) -> u32 {
+    let table = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or_else(|| route.header.table.into())
+}
+
+fn metric(attributes: &[RouteAttribute]) -> u32 {
+    let metric = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or(0)
+}
+
+fn object(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::NhId(id) => Some(*id),
+        _ => None,
+    })
 }
 
 fn request(dst: IpAddr, oif: Option<u32>, flags: RouteFlags) -> RouteMessage {

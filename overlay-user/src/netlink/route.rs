@@ -87,14 +87,12 @@ impl Netlink {
     ///
     /// Like that command it takes the place of a route to the same prefix with metric 0, whoever made it:
     /// ask [`Self::covering_routes`] first. (IPv6 takes 1024 for metric 0.)
-    ///
-    /// The IPv6 MTU is locked: without that the kernel does not go by it when it forwards, but by the link's.
     pub async fn replace_route(&self, route: &OverlayRoute, protocol: u8) -> Result<(), NetlinkError> {
         let mut message = request(route, protocol);
         message.header.kind = RouteType::Unicast;
         message.header.flags = RouteFlags::Onlink;
         message.attributes.push(RouteAttribute::PrefSource(route.source.into()));
-        message.attributes.push(RouteAttribute::Metrics(metrics(route)));
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(route.mtu)]));
         let message = RouteNetlinkMessage::NewRoute(message);
         let result = self.requests.change(message, NLM_F_CREATE | NLM_F_REPLACE).await;
         self.name_route("set", result, route).await
@@ -111,8 +109,8 @@ impl Netlink {
         }
     }
 
-    /// Dumps a family's table; table 0 and protocol 0 stand for all.
-    async fn table<T>(
+    /// Dumps a family's table; table 0 and protocol 0 stand for all. Tables above 255 count as table 0.
+    pub(super) async fn table<T>(
         &self,
         family: Family,
         table: u8,
@@ -174,7 +172,7 @@ impl OverlayRoute {
             match attribute {
                 RouteAttribute::Gateway(gateway) => route.gateway = address(gateway).unwrap_or(none),
                 RouteAttribute::PrefSource(source) => route.source = address(source).unwrap_or(none),
-                RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics, entry.prefix.into()),
+                RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics),
                 // The header's field has eight bits only.
                 RouteAttribute::Table(table) => route.table = *table,
                 _ => {}
@@ -210,28 +208,14 @@ pub(super) fn address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// RTAX_LOCK's bit of RTAX_MTU.
-const MTU_LOCKED: u32 = 1 << 2;
-
-fn metrics(route: &OverlayRoute) -> Vec<RouteMetric> {
-    let mtu = RouteMetric::Mtu(route.mtu);
-    match route.prefix {
-        IpNet::V4(_) => vec![mtu],
-        IpNet::V6(_) => vec![RouteMetric::Lock(MTU_LOCKED), mtu],
-    }
-}
-
-/// The MTU that the kernel goes by when it forwards; 0 where there is none.
-fn mtu(metrics: &[RouteMetric], family: Family) -> u32 {
-    let (mut mtu, mut locked) = (0, false);
-    for metric in metrics {
-        match metric {
-            RouteMetric::Mtu(bytes) => mtu = *bytes,
-            RouteMetric::Lock(bits) => locked = bits & MTU_LOCKED != 0,
-            _ => {}
-        }
-    }
-    if family == Family::V4 || locked { mtu } else { 0 }
+fn mtu(metrics: &[RouteMetric]) -> u32 {
+    metrics
+        .iter()
+        .find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
+        .unwrap_or(0)
 }
 
 /// What identifies a route, for setting and deleting alike. An unspecified gateway stands for none.

@@ -1,8 +1,10 @@
 //! The pure difference between what should be and what is, as an ordered list of changes.
 
+mod hosts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use overlay_common::{
@@ -13,12 +15,13 @@ use overlay_common::{
 
 use super::{
     change::{Change, OverlayNeighbour},
-    desired::{Desired, KernelRouteKey},
+    desired::{Desired, KernelRouteKey, RemoteSubnet},
     observe::Observed,
 };
 use crate::{
     datapath::map::RouteKey,
     netlink::{MAIN_TABLE, OverlayRoute},
+    underlay::Underlay,
 };
 
 /// What to do.
@@ -77,40 +80,76 @@ struct Planner<'a> {
 
 /// The ids of peers by address, and the keys under which they are believed.
 struct PeerIds {
-    by_ip: BTreeMap<Ipv4Addr, u32>,
+    by_ip: BTreeMap<IpAddr, u32>,
     keys: BTreeSet<PeerKey>,
 }
 
+impl PeerIds {
+    fn get(&self, host: Underlay) -> Option<u32> {
+        host.addresses().find_map(|ip| self.by_ip.get(&ip).copied())
+    }
+}
+
 impl Planner<'_> {
+    /// One id for each host, whatever its addresses and whichever of them its records name.
     fn peers(&mut self, desired: &Desired) -> PeerIds {
         let mut ids = Ids::new(self.observed.peers.values().map(|peer| peer.id).collect(), MAX_PEERS);
         let mut found = PeerIds { by_ip: BTreeMap::new(), keys: BTreeSet::new() };
-        for remote in desired.subnets.values() {
-            let ip = MapIp::from(remote.public_ip);
-            let host = PeerKey { vni: VniKey::NONE, ip };
-            let known = found.by_ip.get(&remote.public_ip).copied();
-            let held = self.observed.peers.get(&host).map(|peer| peer.id);
-            let fresh = known.is_none() && held.is_none();
-            let Some(id) = known.or(held).or_else(|| ids.take()) else {
-                self.plan
-                    .refusals
-                    .push(format!("peer {} is one too many: {MAX_PEERS} are supported", remote.public_ip));
+        let held = |ip: &IpAddr| {
+            let host = PeerKey { vni: VniKey::NONE, ip: MapIp::from(*ip) };
+            self.observed.peers.get(&host).map(|peer| peer.id)
+        };
+        let mut taken = BTreeSet::new();
+        let mut fresh = BTreeSet::new();
+        for host in hosts::together(desired.subnets.values().map(|remote| remote.host)) {
+            // Two hosts that turn out to be one have two ids, and one that turns out to be two has one.
+            let before = host.iter().find_map(held).filter(|id| !taken.contains(id));
+            let Some(id) = before.or_else(|| ids.take()) else {
+                let addresses: Vec<String> = host.iter().map(ToString::to_string).collect();
+                self.plan.refusals.push(format!(
+                    "peer {} is one too many: {MAX_PEERS} are supported",
+                    addresses.join(", ")
+                ));
                 continue;
             };
-            found.by_ip.insert(remote.public_ip, id);
-            let entries = [
-                (host, Peer { id, network: VniKey::NONE }),
-                (PeerKey { vni: remote.tunnel.vni, ip }, Peer { id, network: desired.vni.key() }),
-                // A peer that is an overlayd sends with the VNI that we announce, whatever its own.
-                (PeerKey { vni: desired.vni.key(), ip }, Peer { id, network: desired.vni.key() }),
-            ];
-            for (key, peer) in entries {
-                if found.keys.insert(key) && self.observed.peers.get(&key) != Some(&peer) {
-                    self.plan.changes.push(Change::PutPeer { key, peer, fresh: fresh && key == host });
-                }
+            taken.insert(id);
+            if before.is_none() {
+                fresh.insert(id);
+            }
+            found.by_ip.extend(host.into_iter().map(|ip| (ip, id)));
+        }
+        for remote in desired.subnets.values() {
+            let Some(id) = found.get(remote.host) else { continue };
+            for ip in remote.host.addresses() {
+                self.believe(ip, id, remote, desired, &mut fresh, &mut found.keys);
             }
         }
         found
+    }
+
+    /// The entries under which packets from an address are a peer's. The first one for a new id resets its counters.
+    fn believe(
+        &mut self,
+        ip: IpAddr,
+        id: u32,
+        remote: &RemoteSubnet,
+        desired: &Desired,
+        fresh: &mut BTreeSet<u32>,
+        keys: &mut BTreeSet<PeerKey>,
+    ) {
+        let (ip, network) = (MapIp::from(ip), desired.vni.key());
+        let entries = [
+            (VniKey::NONE, Peer { id, network: VniKey::NONE }),
+            (remote.tunnel.vni, Peer { id, network }),
+            // A peer that is an overlayd sends with the VNI that we announce, whatever its own.
+            (desired.vni.key(), Peer { id, network }),
+        ];
+        for (vni, peer) in entries {
+            let key = PeerKey { vni, ip };
+            if keys.insert(key) && self.observed.peers.get(&key) != Some(&peer) {
+                self.plan.changes.push(Change::PutPeer { key, peer, fresh: fresh.remove(&id) });
+            }
+        }
     }
 
     fn listen_ports(&mut self, desired: &Desired) {
@@ -133,7 +172,7 @@ impl Planner<'_> {
         let mut routes = BTreeMap::new();
         let mut puts = Vec::new();
         for (prefix, remote) in &desired.subnets {
-            let Some(peer) = peers.by_ip.get(&remote.public_ip).copied() else { continue };
+            let Some(peer) = peers.get(remote.host) else { continue };
             let tunnel = Tunnel { peer, ..remote.tunnel };
             let bytes = bytemuck::bytes_of(&tunnel).to_vec();
             let id = match tunnels.get(&bytes) {
@@ -150,7 +189,7 @@ impl Planner<'_> {
                     id
                 }
             };
-            let key = RouteKey::new(desired.vni, (*prefix).into());
+            let key = RouteKey::new(desired.vni, *prefix);
             let route = Route { tunnel: id, peer, source: remote.source as u32 };
             if self.observed.routes.get(&key) != Some(&route) {
                 puts.push(Change::PutRoute(key, route));

@@ -3,18 +3,22 @@
 //! A store only reports and announces. What its reports mean for this host is decided in
 //! [`crate::reconcile`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::{Encap, Mac, Vni, map::StoreKind};
 use tokio::sync::mpsc;
 
+use crate::underlay::Underlay;
+
 mod address;
+mod announcement;
 pub mod etcd;
 pub mod file;
 pub mod schema;
 
+pub use announcement::{Announcement, Subnets};
 pub use etcd::{EtcdOptions, EtcdStore};
 pub use file::FileStore;
 
@@ -22,9 +26,9 @@ pub use file::FileStore;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSubnet {
     /// The containers' subnet.
-    pub subnet: Ipv4Net,
-    /// The host's underlay address.
-    pub public_ip: Ipv4Addr,
+    pub subnet: IpNet,
+    /// The host's underlay addresses.
+    pub host: Underlay,
     /// The tunnel kind that reaches it.
     pub encap: Encap,
     /// The VNI on the wire.
@@ -33,30 +37,22 @@ pub struct PeerSubnet {
     pub port: Option<u16>,
     /// The MAC address of its VTEP; broadcast is sent where it is not known.
     pub vtep_mac: Option<Mac>,
+    /// Whether the host takes tunnel packets over IPv6 whose UDP checksum is zero (RFC 6935). Linux's vxlan
+    /// device does not, unless it was told to.
+    pub zero_checksum: bool,
 }
 
 /// What the store says about the network as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// All subnets lie in here.
+    /// All IPv4 subnets lie in here.
     pub network: Option<Ipv4Net>,
+    /// All IPv6 subnets lie in here.
+    pub network_v6: Option<Ipv6Net>,
     /// The network's VNI.
     pub vni: Option<Vni>,
     /// The network's UDP port.
     pub port: Option<u16>,
-}
-
-/// A subnet of this host, to be announced.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Announcement {
-    /// The bridge's subnet.
-    pub subnet: Ipv4Net,
-    /// Our underlay address.
-    pub public_ip: Ipv4Addr,
-    /// The VNI we expect on the wire.
-    pub vni: u32,
-    /// Our VTEP's MAC address, as text.
-    pub vtep_mac: String,
 }
 
 /// How a store is doing.
@@ -75,11 +71,11 @@ pub enum Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// All subnets there are; whatever is not in here is gone.
-    Snapshot(BTreeMap<Ipv4Net, PeerSubnet>),
+    Snapshot(BTreeMap<IpNet, PeerSubnet>),
     /// One subnet appeared or changed.
     Put(PeerSubnet),
     /// One subnet is gone.
-    Delete(Ipv4Net),
+    Delete(IpNet),
     /// The store's own state changed.
     Health(Health),
 }
@@ -114,14 +110,16 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`] where the store is out of reach.
-    async fn list(&self) -> Result<BTreeMap<Ipv4Net, PeerSubnet>, StoreError>;
+    async fn list(&self) -> Result<BTreeMap<IpNet, PeerSubnet>, StoreError>;
 
     /// Reports until the receiver is gone: first a snapshot, then every change. Reconnects by itself, and
     /// reports a snapshot again whenever changes may have been missed.
     async fn watch(&self, updates: mpsc::Sender<Update>);
 
     /// Announces our subnets once, and says why where that fails: a start-up check, and what
-    /// [`announce`](Self::announce) does first. What was announced before the error stays announced.
+    /// [`announce`](Self::announce) does first. What was announced before the error stays announced. What this
+    /// host announced of the same subnets in another form (without or with its IPv6 part) is replaced in the same
+    /// step, so that nobody sees the subnets gone in between.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where another host holds a subnet, else as for [`list`](Self::list).

@@ -19,11 +19,11 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    /// The device among `others` that keeps us off a port. One that is down holds nothing. One that is external
-    /// and filters VNIs as ours does shares its socket with us.
+    /// The device among `others` that keeps us off a port. One that is down holds nothing. One that receives as ours
+    /// does (external, with a VNI filter, taking zero checksums over IPv6) shares its socket with us.
     pub(super) fn among(others: &[Vxlan], port: u16) -> Option<Self> {
-        let holds =
-            |vxlan: &&Vxlan| vxlan.link.up && vxlan.port == port && !(vxlan.external && vxlan.vni_filter);
+        let shares = |vxlan: &Vxlan| vxlan.external && vxlan.vni_filter && vxlan.udp6_zero_checksum;
+        let holds = |vxlan: &&Vxlan| vxlan.link.up && vxlan.port == port && !shares(vxlan);
         others.iter().find(holds).map(|vxlan| Self::Device {
             name: vxlan.link.name.clone(),
             vni: (!vxlan.external).then_some(vxlan.vni),
@@ -76,11 +76,14 @@ mod tests {
         let holder = Holder::among(std::slice::from_ref(&other), 4789).unwrap();
         assert_eq!(holder, Holder::Device { name: "flannel.1".into(), vni: Some(7) });
         assert_eq!(Holder::among(std::slice::from_ref(&other), 8472), None);
-        (other.external, other.vni_filter) = (true, true);
+        (other.external, other.vni_filter, other.udp6_zero_checksum) = (true, true, true);
         assert_eq!(Holder::among(std::slice::from_ref(&other), 4789), None);
+        for (vni_filter, udp6_zero_checksum) in [(false, true), (true, false)] {
+            let other = Vxlan { vni_filter, udp6_zero_checksum, ..other.clone() };
+            let holder = Holder::among(&[other], 4789).unwrap();
+            assert_eq!(holder, Holder::Device { name: "flannel.1".into(), vni: None });
+        }
         other.vni_filter = false;
-        let holder = Holder::among(std::slice::from_ref(&other), 4789).unwrap();
-        assert_eq!(holder, Holder::Device { name: "flannel.1".into(), vni: None });
         other.link.up = false;
         assert_eq!(Holder::among(&[other], 4789), None);
     }

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use overlay_user::store::{Announcement, EtcdOptions, EtcdStore, Health, Store, StoreError, Update};
+use overlay_user::store::{Announcement, EtcdOptions, EtcdStore, Health, Store, StoreError, Subnets, Update};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use crate::etcd::{Etcd, Log, PREFIX, eventually, peer};
@@ -12,8 +12,8 @@ const VALUE: &str = r#"{"PublicIP":"172.16.199.27","PublicIPv6":null,"BackendTyp
 
 pub(crate) fn ours() -> Announcement {
     Announcement {
-        subnet: "172.27.0.0/16".parse().unwrap(),
-        public_ip: Ipv4Addr::new(172, 16, 199, 27),
+        subnets: Subnets { v4: "172.27.0.0/16".parse().unwrap(), v6: None },
+        host: Ipv4Addr::new(172, 16, 199, 27).into(),
         vni: 1,
         vtep_mac: "02:00:00:00:00:01".into(),
     }
@@ -134,7 +134,7 @@ async fn a_subnet_taken_by_another_host_is_not_fought_over() {
 async fn what_this_node_announced_under_another_address_is_replaced() {
     let etcd = Etcd::start().await;
     etcd.put_peer(NAME, "172.16.199.26").await;
-    let previous = vec![Announcement { public_ip: Ipv4Addr::new(172, 16, 199, 26), ..ours() }];
+    let previous = vec![Announcement { host: Ipv4Addr::new(172, 16, 199, 26).into(), ..ours() }];
     let options = EtcdOptions { endpoints: vec![etcd.endpoint()], prefix: PREFIX.into(), previous };
     EtcdStore::new(options).unwrap().claim(&[ours()]).await.unwrap();
     assert_eq!(etcd.subnet(NAME).await.unwrap().0, VALUE);

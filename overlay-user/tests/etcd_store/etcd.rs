@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, PutOptions};
+use etcd_client::{Client, PutOptions, Txn, TxnOp};
 use overlay_user::store::{EtcdOptions, EtcdStore, Health, Store, Update};
 use tokio::{
     sync::mpsc,
@@ -100,6 +100,14 @@ impl Etcd {
 
     pub(crate) async fn put_peer(&self, name: &str, public_ip: &str) {
         self.put(&format!("subnets/{name}"), &peer(public_ip)).await;
+    }
+
+    /// Puts and deletes subnets' keys in one transaction.
+    pub(crate) async fn replace_peer(&self, old: &str, new: &str, public_ip: &str) {
+        let [old, new] = [old, new].map(|name| format!("{PREFIX}/subnets/{name}"));
+        let operations = [TxnOp::delete(old, None), TxnOp::put(new, peer(public_ip), None)];
+        let done = self.client().await.txn(Txn::new().and_then(operations)).await.unwrap();
+        assert!(done.succeeded());
     }
 
     pub(crate) async fn delete(&self, name: &str) {
@@ -196,7 +204,7 @@ impl Watch {
     /// `10.9.0.0/24 gone`.
     pub(crate) async fn change(&mut self) -> String {
         match self.next(1).await {
-            Update::Put(peer) => format!("{}={}", peer.subnet, peer.public_ip),
+            Update::Put(peer) => format!("{}={}", peer.subnet, peer.host),
             Update::Delete(subnet) => format!("{subnet} gone"),
             other => panic!("a change was expected: {other:?}"),
         }
@@ -206,10 +214,7 @@ impl Watch {
         loop {
             match self.next(15).await {
                 Update::Snapshot(peers) => {
-                    return peers
-                        .values()
-                        .map(|peer| format!("{}={}", peer.subnet, peer.public_ip))
-                        .collect();
+                    return peers.values().map(|peer| format!("{}={}", peer.subnet, peer.host)).collect();
                 }
                 Update::Health(Health::Degraded { .. }) => {}
                 other => panic!("a snapshot was expected: {other:?}"),

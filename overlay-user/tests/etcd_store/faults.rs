@@ -86,7 +86,7 @@ async fn a_watch_that_fell_behind_a_compaction_lists_again() {
         match watch.next(15).await {
             Update::Health(Health::Degraded { reason }) => reasons.push(reason),
             Update::Snapshot(peers) => {
-                last = peers.values().map(|peer| format!("{}={}", peer.subnet, peer.public_ip)).collect();
+                last = peers.values().map(|peer| format!("{}={}", peer.subnet, peer.host)).collect();
             }
             Update::Put(_) | Update::Health(Health::Ok) => {}
             Update::Delete(subnet) => panic!("{subnet} was never deleted"),

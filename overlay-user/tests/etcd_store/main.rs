@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod announce;
+mod contest;
+mod dual;
 mod etcd;
 mod faults;
 mod watch;

@@ -63,6 +63,7 @@ impl fmt::Display for Report {
 pub struct Probe {
     stop: Arc<AtomicBool>,
     arrived: Arc<AtomicU64>,
+    sent: [Arc<AtomicU64>; 2],
     senders: [Option<JoinHandle<Sent>>; 2],
     receivers: [Option<JoinHandle<Tally>>; 2],
     end: Instant,
@@ -94,18 +95,25 @@ impl Probe {
             Some(thread::spawn(move || receiver(&socket, from, &stop, &arrived, end)))
         };
         let receivers = [receive(&socket_b, addr_a), receive(&socket_a, addr_b)];
-        let send = |socket: &Arc<UdpSocket>, to: SocketAddr| {
-            let (socket, stop) = (Arc::clone(socket), Arc::clone(&stop));
-            Some(thread::spawn(move || sender(&socket, to, &stop, rate, end)))
+        let sent = [(), ()].map(|()| Arc::new(AtomicU64::new(0)));
+        let send = |socket: &Arc<UdpSocket>, to: SocketAddr, sent: &Arc<AtomicU64>| {
+            let (socket, stop, sent) = (Arc::clone(socket), Arc::clone(&stop), Arc::clone(sent));
+            Some(thread::spawn(move || sender(&socket, to, &stop, &sent, rate, end)))
         };
-        let senders = [send(&socket_a, addr_b), send(&socket_b, addr_a)];
-        Ok(Self { stop, arrived, senders, receivers, end })
+        let senders = [send(&socket_a, addr_b, &sent[0]), send(&socket_b, addr_a, &sent[1])];
+        Ok(Self { stop, arrived, sent, senders, receivers, end })
     }
 
     /// How many datagrams arrived so far, both directions together.
     #[must_use]
     pub fn arrived(&self) -> u64 {
         self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// How many datagrams were sent so far, forth and back: the next ones have these numbers.
+    #[must_use]
+    pub fn sent(&self) -> [u64; 2] {
+        [0, 1].map(|way: usize| self.sent[way].load(Ordering::Relaxed))
     }
 
     /// Whether it is still sending.
@@ -164,7 +172,14 @@ fn socket<A: Into<IpAddr>>(at: Endpoint<'_, A>) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-fn sender(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool, rate: u32, end: Instant) -> Sent {
+fn sender(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    stop: &AtomicBool,
+    told: &AtomicU64,
+    rate: u32,
+    end: Instant,
+) -> Sent {
     let interval = Duration::from_secs(1) / rate.max(1);
     let mut sent = Sent { sent: 0, refused: 0 };
     let mut packet = [0; SIZE];
@@ -176,6 +191,7 @@ fn sender(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool, rate: u32, end:
         packet[8..16].copy_from_slice(&sent.sent.to_be_bytes());
         sent.refused += u64::from(socket.send_to(&packet, to).is_err());
         sent.sent += 1;
+        told.store(sent.sent, Ordering::Relaxed);
         due += interval;
     }
     sent

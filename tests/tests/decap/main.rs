@@ -4,6 +4,7 @@
 mod change;
 mod choice;
 mod refusals;
+mod several;
 mod traffic;
 
 use std::time::Duration;

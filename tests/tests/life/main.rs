@@ -11,4 +11,5 @@ mod docker;
 mod gateway;
 mod neighbour;
 mod ports;
+mod two_uplinks;
 mod uplink;

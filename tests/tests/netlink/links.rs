@@ -1,6 +1,5 @@
-//! Links and addresses.
+//! Links.
 
-use ipnet::Ipv4Net;
 use overlay_user::netlink::Link;
 use serde_json::Value;
 
@@ -31,6 +30,8 @@ fn links_are_what_ip_says() {
         run("ip link add with.dots mtu 1400 type veth peer other");
         run("ip link set other up");
         run("ip link add vx0 type vxlan id 7 dstport 4790 local 10.1.0.1");
+        run("ip tuntap add t0 mode tun");
+        run("ip tuntap add t1 mode tap");
         let all = json("ip -j -d link show");
         let expected: Vec<_> = all.iter().map(|link| told(link, &all)).collect();
         let links = netlink.links().await.unwrap();
@@ -42,6 +43,9 @@ fn links_are_what_ip_says() {
         assert!(named("other").up && !named("with.dots").up);
         assert_eq!((named("with.dots").mtu, named("lo").mac), (1400, None));
         assert_eq!(named("br0").kind.as_deref(), Some("bridge"));
+        let (tun, tap) = (named("t0"), named("t1"));
+        assert_eq!((tun.kind.as_deref(), tun.ethernet, tun.mac), (Some("tun"), false, None));
+        assert_eq!((tap.kind.as_deref(), tap.ethernet, tap.mac.is_some()), (Some("tun"), true, true));
         for link in &links {
             assert_eq!(netlink.link_by_name(&link.name).await.unwrap().as_ref(), Some(link));
             assert_eq!(netlink.link_by_index(link.index).await.unwrap().as_ref(), Some(link));
@@ -73,42 +77,5 @@ fn a_vxlan_made_elsewhere_has_no_peer() {
         ));
         assert!(json("ip -j -d link show vx0")[0].get("link_netnsid").is_some());
         assert!(!link(&netlink, "vx0").await.peer_elsewhere);
-    });
-}
-
-#[test]
-fn addresses_keep_their_host_bits_and_the_primary_ones_come_first() {
-    in_namespace(async |netlink, _| {
-        run("ip link add v0 up type veth peer v1");
-        for address in
-            ["10.1.0.7/24", "10.1.0.8/24", "10.2.3.4/16", "10.3.0.1 peer 10.3.0.2/32", "10.1.0.9/24"]
-        {
-            run(&format!("ip address add {address} dev v0"));
-        }
-        run("ip address add 10.9.0.1/24 dev v1");
-        run("ip address add fd00::1/64 dev v0");
-        let v0 = link(&netlink, "v0").await.index;
-        let told = json("ip -j -4 address show dev v0");
-        let told = told[0]["addr_info"].as_array().unwrap();
-        let of = |secondary: bool| {
-            told.iter()
-                .filter(move |address| address.get("secondary").is_some() == secondary)
-                .map(|address| format!("{}/{}", address["local"].as_str().unwrap(), address["prefixlen"]))
-        };
-        let expected: Vec<Ipv4Net> = of(false).chain(of(true)).map(|text| text.parse().unwrap()).collect();
-        let addresses = netlink.ipv4_addresses(v0).await.unwrap();
-        assert_eq!(addresses, expected);
-        let texts: Vec<_> = addresses.iter().map(Ipv4Net::to_string).collect();
-        assert_eq!(texts, ["10.1.0.7/24", "10.2.3.4/16", "10.3.0.1/32", "10.1.0.8/24", "10.1.0.9/24"]);
-    });
-}
-
-#[test]
-fn a_link_without_addresses_has_none() {
-    in_namespace(async |netlink, _| {
-        run("ip link add v0 up type veth peer v1");
-        let v0 = link(&netlink, "v0").await.index;
-        assert_eq!(netlink.ipv4_addresses(v0).await.unwrap(), []);
-        assert_eq!(netlink.ipv4_addresses(4711).await.unwrap(), []);
     });
 }

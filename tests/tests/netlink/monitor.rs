@@ -10,7 +10,7 @@ use crate::namespace::{
 };
 
 /// Waits for an event that `wanted` makes something of; the failure lists those that came instead.
-async fn expect<T>(monitor: &mut Monitor, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
+pub(crate) async fn expect<T>(monitor: &mut Monitor, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
     let mut seen = Vec::new();
     let found = tokio::time::timeout(PATIENCE, async {
         loop {
@@ -36,7 +36,7 @@ async fn expect_link(monitor: &mut Monitor, what: &str, wanted: impl Fn(&Link) -
 }
 
 /// Everything that comes until nothing more comes.
-async fn settle(monitor: &mut Monitor) -> Vec<Event> {
+pub(crate) async fn settle(monitor: &mut Monitor) -> Vec<Event> {
     let mut seen = Vec::new();
     while let Ok(event) = tokio::time::timeout(Duration::from_millis(300), monitor.next()).await {
         seen.push(event.expect("the monitor has ended"));

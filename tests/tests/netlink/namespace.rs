@@ -55,10 +55,15 @@ impl Elsewhere {
 
     /// Runs a command there.
     pub(crate) fn run(&self, line: &str) -> String {
+        self.with(|| run(line))
+    }
+
+    /// Does something there.
+    pub(crate) fn with<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let there = scope.spawn(|| {
                 setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
-                run(line)
+                f()
             });
             there.join().unwrap()
         })

@@ -35,6 +35,27 @@ fn rules_are_added_once_and_deleted() {
 }
 
 #[test]
+fn each_family_has_its_own_rules() {
+    in_namespace(async |netlink, _| {
+        let v4 = rule("br1", 790_000_004);
+        let v6 = OverlayRule { family: Family::V6, ..v4.clone() };
+        for rule in [&v6, &v6, &v4] {
+            netlink.add_rule(rule, OURS).await.unwrap();
+        }
+        run("ip -6 rule add pref 7900 iif br1 lookup 790000004 proto static");
+        assert_eq!(netlink.rules(OURS).await.unwrap(), [v4.clone(), v6.clone()]);
+        let told = run("ip -6 rule");
+        let line = format!("7900:\tfrom all iif br1 [detached] lookup 790000004 proto {OURS}");
+        assert!(told.contains(&line), "{told}");
+        for _ in 0..2 {
+            netlink.delete_rule(&v6, OURS).await.unwrap();
+            assert_eq!(netlink.rules(OURS).await.unwrap(), std::slice::from_ref(&v4));
+        }
+        assert!(run("ip -6 rule").contains("lookup 790000004 proto static"));
+    });
+}
+
+#[test]
 fn others_rules_are_neither_listed_nor_deleted() {
     in_namespace(async |netlink, _| {
         run("ip rule add pref 7900 iif br1 lookup 790000004 proto static");

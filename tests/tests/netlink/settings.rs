@@ -38,6 +38,25 @@ fn a_value_the_kernel_refuses_is_an_error() {
 }
 
 #[test]
+fn ipv6_that_is_not_forwarded_is_named_where_a_bridge_needs_it() {
+    in_namespace(async |_, _| {
+        run("ip link add br0 type bridge");
+        let address = "fd00:17::1/64".parse().unwrap();
+        let all = sysctl::ipv6_conf("all", "forwarding");
+        sysctl::set(&all, "0").unwrap();
+        assert_eq!(sysctl::ipv6_forwarding_note([]), None);
+        let note = sysctl::ipv6_forwarding_note([("br0", address)]).unwrap();
+        assert!(
+            note.starts_with("net.ipv6.conf.all.forwarding is 0, but bridge br0 has fd00:17::/64: "),
+            "{note}"
+        );
+        assert!(!note.contains('\n') && sysctl::get(&all).unwrap() == "0", "{note}");
+        sysctl::set(&all, "1").unwrap();
+        assert_eq!(sysctl::ipv6_forwarding_note([("br0", address)]), None);
+    });
+}
+
+#[test]
 fn every_namespace_has_a_cookie_of_its_own() {
     let here = netns::cookie().unwrap();
     assert_eq!(here, netns::cookie().unwrap());

@@ -57,6 +57,7 @@ fn a_tunnel_device_is_what_was_asked_for_and_down() {
             ("external", value!(true)),
             ("vnifilter", value!(true)),
             ("learning", value!(false)),
+            ("udp_zero_csum6_rx", value!(true)),
             ("port", value!(4790)),
             ("port_range", value!({"low": 49_152, "high": 65_535})),
         ] {
@@ -77,6 +78,9 @@ fn a_tunnel_device_is_what_was_asked_for_and_down() {
         let read = vxlan(&netlink, "t0").await;
         assert_eq!(read.link, link(&netlink, "t0").await);
         assert!(read.external && read.vni_filter && !read.learning && !read.arp && !read.link.up);
+        assert!(
+            read.udp6_zero_checksum && !told["linkinfo"]["info_data"]["udp_zero_csum6_tx"].as_bool().unwrap()
+        );
         assert_eq!((read.port, read.vni, read.gso_max_size), (4790, 0, 60_000));
         assert_eq!(read.alias.as_deref(), Some("ours"));
     });
@@ -87,7 +91,7 @@ fn a_plain_vxlan_is_read_as_it_is_and_other_links_are_none() {
     in_namespace(async |netlink, _| {
         run("ip link add v0 type veth peer v1");
         run("ip link add f7 type vxlan id 7 dstport 4790 local 127.0.0.1");
-        run("ip link add e0 up type vxlan external dstport 4791 nolearning");
+        run("ip link add e0 up type vxlan external dstport 4791 nolearning udp6zerocsumrx");
         let mut all = netlink.vxlans().await.unwrap();
         all.sort_by_key(|vxlan| vxlan.link.index);
         let told: Vec<_> = all
@@ -99,6 +103,7 @@ fn a_plain_vxlan_is_read_as_it_is_and_other_links_are_none() {
             [("f7", 4790, 7, false, false, true, false), ("e0", 4791, 0, true, false, false, true)]
         );
         assert!(all.iter().all(|vxlan| vxlan.alias.is_none() && vxlan.arp));
+        assert_eq!([all[0].udp6_zero_checksum, all[1].udp6_zero_checksum], [false, true]);
     });
 }
 

@@ -22,7 +22,7 @@ fn other_network(topology: &Topology, vni: u32) {
 }
 
 fn other_network_flows(from: &Host) -> bool {
-    ping(&from.ns, "10.77.0.2".parse().unwrap(), 3).unwrap().clean()
+    ping(&from.ns, std::net::Ipv4Addr::new(10, 77, 0, 2), 3).unwrap().clean()
 }
 
 fn ours_flows(topology: &Topology) {
@@ -76,12 +76,12 @@ fn a_device_with_our_vni_is_a_trouble() {
     eventually("the port is ours", SOON, || is_whole(h1) && status(h1).0 == "ok").unwrap();
 }
 
-/// A device like ours, external with a VNI filter, shares the port's socket: both get theirs.
+/// A device that receives as ours does shares the port's socket: both get theirs.
 #[test]
 fn a_device_like_ours_shares_the_port() {
     let mut topology = Topology::builder().store(StoreKind::Peers).without_overlayd().up().unwrap();
-    let theirs = ["link add theirs up type vxlan external vnifilter nolearning dstport 4789".to_owned()];
-    topology.h(1).ns.ip_batch(&theirs).unwrap();
+    let theirs = "link add theirs up type vxlan external vnifilter nolearning udp6zerocsumrx dstport 4789";
+    topology.h(1).ns.ip(theirs).unwrap();
     topology.h(1).ns.exec(&["bridge", "vni", "add", "vni", "7", "dev", "theirs"]).unwrap();
     for host in [0, 1] {
         topology.start_overlayd(host).unwrap();
@@ -92,6 +92,23 @@ fn a_device_like_ours_shares_the_port() {
     ours_flows(&topology);
     h1.ns.ip("link del theirs").unwrap();
     eventually("it is ours alone", SOON, || is_whole(h1)).unwrap();
+}
+
+/// The kernel asks of a shared socket that all its devices want the same of what they receive.
+#[test]
+fn a_device_that_wants_checksums_over_ipv6_has_the_port_for_itself() {
+    let mut topology = Topology::builder().store(StoreKind::Peers).without_overlayd().up().unwrap();
+    let theirs = "link add theirs up type vxlan external vnifilter nolearning dstport 4789";
+    topology.h(1).ns.ip(theirs).unwrap();
+    for host in [0, 1] {
+        topology.start_overlayd(host).unwrap();
+    }
+    let h1 = topology.h(1);
+    assert_eq!((link(h1, "ovl0"), entry(h1, 4789)), (None, Some((0, 1))));
+    assert!(notes(h1).iter().any(|note| note.contains("belongs to VXLAN device theirs")), "{:?}", notes(h1));
+    ours_flows(&topology);
+    h1.ns.ip("link del theirs").unwrap();
+    eventually("the port is ours", SOON, || is_whole(h1) && notes(h1).is_empty()).unwrap();
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(super) const NEEDS: &[Need] = &[
     need(Set::Test, Proof::Program("nft"), &["nftables"]),
     need(Set::Test, Proof::Program("tcpdump"), &["tcpdump"]),
     need(Set::Test, Proof::Program("tshark"), &["tshark"]),
+    need(Set::Test, Proof::Program("wg"), &["wireguard-tools"]),
     // The guest's kernel loads its modules with the host's modprobe. qemu is not installed: see vm/emulator.rs.
     need(Set::Vm, Proof::Program("modprobe"), &["kmod"]),
     need(Set::Vm, Proof::Program("xz"), &["xz-utils"]),

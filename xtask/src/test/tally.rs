@@ -1,10 +1,11 @@
 //! Adds up the `test result:` lines of many test binaries.
 
-/// Tests passed and failed.
+/// Tests passed, failed, and skipped: what they test is not to be had here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) passed: u64,
     pub(super) failed: u64,
+    pub(super) skipped: u64,
 }
 
 impl Tally {
@@ -17,6 +18,7 @@ impl Tally {
             match count.split_once(' ').map(|(number, what)| (number.parse::<u64>(), what)) {
                 Some((Ok(number), "passed")) => self.passed += number,
                 Some((Ok(number), "failed")) => self.failed += number,
+                Some((Ok(number), "ignored")) => self.skipped += number,
                 _ => {}
             }
         }
@@ -26,13 +28,15 @@ impl Tally {
     /// binary was killed) counts as a failure: nobody who reads the totals alone may take it for good.
     pub(super) fn add_run(&mut self, part: Self, succeeded: bool) {
         self.passed += part.passed;
+        self.skipped += part.skipped;
         self.failed += if succeeded { part.failed } else { part.failed.max(1) };
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 { write!(f, ", {} skipped", self.skipped) } else { Ok(()) }
     }
 }
 
@@ -53,16 +57,17 @@ mod tests {
         ] {
             tally.add_line(line);
         }
-        assert_eq!(tally, Tally { passed: 7, failed: 2 });
-        assert_eq!(tally.to_string(), "7 passed, 2 failed");
+        assert_eq!(tally, Tally { passed: 7, failed: 2, skipped: 1 });
+        assert_eq!(tally.to_string(), "7 passed, 2 failed, 1 skipped");
     }
 
     #[test]
     fn a_run_that_dies_is_a_failure() {
         let mut total = Tally::default();
-        total.add_run(Tally { passed: 5, failed: 0 }, true);
-        total.add_run(Tally { passed: 1, failed: 0 }, false);
-        total.add_run(Tally { passed: 0, failed: 3 }, false);
-        assert_eq!(total, Tally { passed: 6, failed: 4 });
+        total.add_run(Tally { passed: 5, ..Tally::default() }, true);
+        total.add_run(Tally { passed: 1, ..Tally::default() }, false);
+        total.add_run(Tally { failed: 3, ..Tally::default() }, false);
+        assert_eq!(total, Tally { passed: 6, failed: 4, skipped: 0 });
+        assert_eq!(total.to_string(), "6 passed, 4 failed");
     }
 }

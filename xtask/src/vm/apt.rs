@@ -24,11 +24,24 @@ impl Apt {
     /// machine's apt knows nothing of it.
     pub(super) fn sid(directory: &Path) -> Result<Self> {
         let mirror = Self::default().mirror()?;
+        Self::with_lists(directory, &mirror.line("sid"), &[])
+    }
+
+    /// The backports of this machine's release, and for what they need the release itself; with lists of their own, too.
+    pub(super) fn backports(directory: &Path) -> Result<Self> {
+        let mirror = Self::default().mirror()?;
+        let release = mirror.release.trim_end_matches("-updates");
+        let backports = format!("{release}-backports");
+        let lists = format!("{}{}", mirror.line(release), mirror.line(&backports));
+        Self::with_lists(directory, &lists, &["-o", &format!("APT::Default-Release={backports}")])
+    }
+
+    fn with_lists(directory: &Path, lists: &str, more: &[&str]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(directory.join(part))?;
         }
         let list = directory.join("sources.list");
-        fs::write(&list, mirror.line("sid"))?;
+        fs::write(&list, lists)?;
         let option = |name: &str, path: &Path| ["-o".to_owned(), format!("{name}={}", path.display())];
         let options = [
             option("Dir::Etc::sourcelist", &list),
@@ -36,8 +49,9 @@ impl Apt {
             option("Dir::State::lists", &directory.join("lists")),
             option("Dir::Cache", &directory.join("cache")),
         ];
-        let apt = Self { options: options.concat() };
+        let mut apt = Self { options: options.concat() };
         output(apt.command("apt-get").args(["-qq", "update"]))?;
+        apt.options.extend(more.iter().map(|&option| option.to_owned()));
         Ok(apt)
     }
 
@@ -90,13 +104,15 @@ impl Apt {
 
     /// Where this machine's Debian comes from.
     fn mirror(&self) -> Result<Mirror> {
-        let format = "$(REPO_URI)|$(COMPONENT)|$(ORIGIN)|$(LABEL)|$(SIGNED_BY)";
+        let format = "$(REPO_URI)|$(COMPONENT)|$(ORIGIN)|$(LABEL)|$(SIGNED_BY)|$(CODENAME)";
         let mut apt = self.command("apt-get");
         let out = output(apt.args(["indextargets", "--format", format, "Created-By: Packages"]))?;
         match out.lines().find_map(Mirror::parse) {
             Some(mirror) => Ok(mirror),
             None => {
-                bail!("this machine's apt has no source of Debian's main component to take sid's kernel from")
+                bail!(
+                    "this machine's apt has no source of Debian's main component to take other releases' packages from"
+                )
             }
         }
     }
@@ -107,6 +123,8 @@ impl Apt {
 struct Mirror {
     uri: String,
     signed_by: String,
+    /// The release that this machine takes from it.
+    release: String,
 }
 
 impl Mirror {
@@ -114,9 +132,10 @@ impl Mirror {
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split('|');
         let mut next = || fields.next();
-        let (uri, component, origin, label, signed_by) = (next()?, next()?, next()?, next()?, next()?);
+        let (uri, component, origin, label) = (next()?, next()?, next()?, next()?);
+        let [signed_by, release] = [next()?, next()?].map(str::to_owned);
         let debian = component == "main" && origin == "Debian" && label == "Debian";
-        debian.then(|| Self { uri: uri.to_owned(), signed_by: signed_by.to_owned() })
+        debian.then(|| Self { uri: uri.to_owned(), signed_by, release })
     }
 
     /// The line of a sources.list for a suite.
@@ -150,17 +169,22 @@ mod tests {
     fn only_debians_own_main_archive_is_a_mirror() {
         let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
         let mirror =
-            Mirror::parse(&format!("http://mirror.example/debian/|main|Debian|Debian|{key}")).unwrap();
+            Mirror::parse(&format!("http://mirror.example/debian/|main|Debian|Debian|{key}|bookworm"))
+                .unwrap();
         assert_eq!(
             mirror.line("sid"),
             format!("deb [signed-by={key}] http://mirror.example/debian/ sid main\n")
         );
-        for other in
-            ["u|main|Debian|Debian-Security|k", "u|contrib|Debian|Debian|k", "u|main|Ubuntu|Ubuntu|k", ""]
-        {
+        assert_eq!(mirror.release, "bookworm");
+        for other in [
+            "u|main|Debian|Debian-Security|k|r",
+            "u|contrib|Debian|Debian|k|r",
+            "u|main|Ubuntu|Ubuntu|k|r",
+            "",
+        ] {
             assert_eq!(Mirror::parse(other), None, "{other}");
         }
-        let unsigned = Mirror::parse("http://mirror.example/debian/|main|Debian|Debian|").unwrap();
+        let unsigned = Mirror::parse("http://mirror.example/debian/|main|Debian|Debian||r").unwrap();
         assert_eq!(unsigned.line("sid"), "deb http://mirror.example/debian/ sid main\n");
     }
 }

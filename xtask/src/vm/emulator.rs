@@ -15,6 +15,12 @@ use crate::command;
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
+/// The network card that came last, with qemu 8.0.
+const NEWEST_CARD: &str = "igb";
+
+/// Says in an unpacked one that there was no newer.
+const ASKED: &str = "newest";
+
 /// A boot that dies before the command begins is tried again, this often in all. Kernel 7.2 dies so under qemu 7.2
 /// about once in 25 boots.
 const BOOTS: u32 = 3;
@@ -37,20 +43,34 @@ pub(super) struct Emulator {
 }
 
 impl Emulator {
-    /// The machine's own, or one in the cache. It is not installed: beside tools of another qemu release, apt
-    /// would have to remove those.
+    /// The machine's own where it has all models of network cards, else one in the cache. It is not installed: beside
+    /// tools of another qemu release, apt would have to remove those.
     pub(super) fn find(cache: &Path) -> Result<Self> {
-        if let Some(program) = command::find(PROGRAM) {
-            return Ok(Self { program, root: None });
+        let own = command::find(PROGRAM).map(|program| Self { program, root: None });
+        if let Some(own) = own.filter(Self::is_recent) {
+            return Ok(own);
         }
         let root = cache.join("qemu");
         let program = root.join("usr/bin").join(PROGRAM);
-        if !program.is_file() {
+        let unpacked = Self { program: program.clone(), root: Some(root.clone()) };
+        // One without the newest cards may be the newest there is; that is asked once.
+        if !program.is_file() || !root.join(ASKED).is_file() && !unpacked.is_recent() {
             unpack(&root, cache)
                 .context("there is no qemu-system-x86_64, and its package cannot be unpacked")?;
+            fs::write(root.join(ASKED), "")?;
         }
         ensure!(program.is_file(), "the package {PACKAGE} has no {}", program.display());
-        Ok(Self { program, root: Some(root) })
+        Ok(unpacked)
+    }
+
+    /// Which of these models of network cards it has.
+    pub(super) fn has_card(&self, model: &str) -> bool {
+        let help = self.start().args(["-device", "help"]).output();
+        help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains(&format!("name \"{model}\"")))
+    }
+
+    fn is_recent(&self) -> bool {
+        self.has_card(NEWEST_CARD)
     }
 
     /// Boots a kernel and runs a command in it. Its standard output goes to `out`, its standard error to ours.
@@ -64,7 +84,7 @@ impl Emulator {
         drop(file);
         let deadline = Instant::now() + guest.timeout;
         for boot in 1..=BOOTS {
-            let status = self.boot(image, &directory.0, deadline, out)?;
+            let status = self.boot(image, guest, &directory.0, deadline, out)?;
             let said = fs::read_to_string(directory.0.join("status")).unwrap_or_default();
             let Some(status) = status else {
                 let limit = guest.timeout.as_secs();
@@ -87,12 +107,13 @@ impl Emulator {
     fn boot(
         &self,
         image: &Image,
+        guest: &Guest,
         directory: &Path,
         deadline: Instant,
         out: &mut (dyn Write + Send),
     ) -> Result<Option<ExitStatus>> {
         let _ = fs::remove_file(directory.join("status"));
-        let mut qemu = self.command(image, directory);
+        let mut qemu = self.command(image, guest, directory);
         let mut child =
             Running(qemu.spawn().with_context(|| format!("cannot start {}", self.program.display()))?);
         let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
@@ -107,7 +128,8 @@ impl Emulator {
         })
     }
 
-    fn command(&self, image: &Image, directory: &Path) -> Command {
+    /// The program with what it needs to start.
+    fn start(&self) -> Command {
         let mut qemu = Command::new(&self.program);
         if let Some(root) = &self.root {
             let libraries = root.join("usr/lib/x86_64-linux-gnu");
@@ -116,6 +138,11 @@ impl Emulator {
                 qemu.arg("-L").arg(root.join(firmware));
             }
         }
+        qemu
+    }
+
+    fn command(&self, image: &Image, guest: &Guest, directory: &Path) -> Command {
+        let mut qemu = self.start();
         qemu.args([
             "-machine",
             "pc,hpet=off,vmport=off",
@@ -135,6 +162,7 @@ impl Emulator {
             let share = "local,security_model=none,readonly=on,multidevs=remap";
             qemu.args(["-virtfs", &format!("{share},path={},mount_tag={tag}", option(path))]);
         }
+        qemu.args(cards(&guest.cards));
         // Its own outputs are the pipes that we made.
         let status = directory.join("status");
         for (name, path) in [
@@ -150,6 +178,24 @@ impl Emulator {
     }
 }
 
+/// Two network cards of each model, and a hub for them. Each has a bus to itself: igb's virtual functions take a row of
+/// places. None is to be booted from.
+fn cards(models: &[&str]) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let places = models.iter().enumerate().flat_map(|(hub, model)| [(hub, model), (hub, model)]);
+    for (number, (hub, model)) in (1..).zip(places) {
+        let mac = format!("52:54:00:00:00:{number:02x}");
+        arguments.extend(["-netdev".to_owned(), format!("hubport,id=port{number},hubid={hub}")]);
+        arguments.extend([
+            "-device".to_owned(),
+            format!("pci-bridge,id=bus{number},chassis_nr={number},shpc=off"),
+            "-device".to_owned(),
+            format!("{model},bus=bus{number},netdev=port{number},mac={mac},romfile="),
+        ]);
+    }
+    arguments
+}
+
 /// Downloads the emulator's package with all that this machine lacks for it, and unpacks them.
 fn unpack(root: &Path, cache: &Path) -> Result<()> {
     let (new, debs) = (cache.join("qemu.new"), cache.join("qemu.debs"));
@@ -158,7 +204,8 @@ fn unpack(root: &Path, cache: &Path) -> Result<()> {
             fs::remove_dir_all(leftover)?;
         }
     }
-    let apt = Apt::of_this_machine();
+    // A release's backports have a newer one; not every release has backports.
+    let apt = Apt::backports(&cache.join("apt-backports")).unwrap_or_else(|_| Apt::of_this_machine());
     let packages = apt.with_dependencies(PACKAGE)?;
     eprintln!("unpacking {PACKAGE} and what it needs into {}", root.display());
     fs::create_dir_all(&new)?;

@@ -23,6 +23,8 @@ pub(super) struct Guest {
     pub(super) shown: String,
     /// How long boot and command may take together.
     pub(super) timeout: Duration,
+    /// Network cards, by the emulator's names: two of each, on a wire of their own.
+    pub(super) cards: Vec<&'static str>,
 }
 
 impl Guest {
@@ -46,7 +48,13 @@ impl Guest {
             let _ = writeln!(script, "export {name}={}", quote(&value));
         }
         let _ = writeln!(script, "cd {} || exit 125\n{lines}", quote(&directory.display().to_string()));
-        Self { script, shown, timeout }
+        Self { script, shown, timeout, cards: Vec::new() }
+    }
+
+    /// The same with network cards.
+    pub(super) fn with_cards(mut self, cards: impl IntoIterator<Item = &'static str>) -> Self {
+        self.cards.extend(cards);
+        self
     }
 
     /// The archive that brings the command into the initial filesystem.

@@ -1,4 +1,4 @@
-//! The tests that depend on the kernel, in a guest: the programs' own, and two hosts end to end.
+//! The tests that depend on the kernel, in a guest: the programs' own, two hosts end to end, and uplinks of all kinds.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,15 @@ use super::{
 use crate::command;
 
 /// The test binaries of the harness's crate.
-const BINARIES: [&str; 2] = ["programs", "smoke"];
+const BINARIES: [&str; 3] = ["programs", "smoke", "uplinks"];
+
+/// Kinds of uplink that every kernel here has: their tests run or fail.
+const UPLINKS: [&str; 4] = ["vlan", "bond", "wireguard", "tun"];
+
+/// Network cards: the emulator's name, and the driver. Two that hypervisors give their guests, and two as in real machines:
+/// one without XDP in its driver, one with. Older emulators do not have the last.
+const CARDS: [(&str, &str); 4] =
+    [("virtio-net-pci", "virtio_net"), ("vmxnet3", "vmxnet3"), ("e1000e", "e1000e"), ("igb", "igb")];
 
 /// An emulated guest on a machine with other things to do.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1800);
@@ -29,16 +37,23 @@ const PATIENCE: u32 = 10;
 /// Where lines of the tests' output go.
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + Send + 'a;
 
-/// Builds, then runs the tests on each kernel. Returns the kernels on which they failed.
-pub(crate) fn run_all(kernels: &[Series], timeout: Duration, sink: &mut Sink<'_>) -> Result<Vec<String>> {
+/// Builds, then runs the tests on each kernel, or those whose names contain `filter`. Returns the kernels on which they
+/// failed.
+pub(crate) fn run_all(
+    kernels: &[Series],
+    filter: Option<&str>,
+    timeout: Duration,
+    sink: &mut Sink<'_>,
+) -> Result<Vec<String>> {
     let lab = Lab::open()?;
     // The guest reads this machine's files as they are: nothing may be built while it runs.
     let target = command::target_dir()?;
     command::build_binaries(&target)?;
     let tests = build_tests(&target)?;
+    let guest = guest(&tests, filter, &target, &cards(&lab), timeout);
     let mut failed = Vec::new();
     for series in kernels {
-        let status = lab.run(series, &guest(&tests, &target, timeout), &mut Lines::new(sink))?;
+        let status = lab.run(series, &guest, &mut Lines::new(sink))?;
         if status != 0 {
             failed.push(series.to_string());
         }
@@ -55,20 +70,40 @@ pub(crate) fn all_kernels() -> Vec<Series> {
         .collect()
 }
 
-fn guest(tests: &[PathBuf], target: &Path, timeout: Duration) -> Guest {
+/// The cards that the emulator has.
+fn cards(lab: &Lab) -> Vec<(&'static str, &'static str)> {
+    let (cards, missing): (Vec<_>, Vec<_>) =
+        CARDS.into_iter().partition(|(model, _)| lab.emulator.has_card(model));
+    for (model, _) in missing {
+        eprintln!("this qemu has no {model}: what needs one is skipped");
+    }
+    cards
+}
+
+fn guest(
+    tests: &[PathBuf],
+    filter: Option<&str>,
+    target: &Path,
+    cards: &[(&'static str, &'static str)],
+    timeout: Duration,
+) -> Guest {
+    let uplinks = UPLINKS.into_iter().chain(cards.iter().map(|(_, driver)| *driver));
     let variables = [
+        ("OVERLAYD_TEST_UPLINKS", uplinks.collect::<Vec<_>>().join(",")),
         ("OVERLAYD_BIN_DIR", target.join("release").display().to_string()),
         ("OVERLAYD_FUZZ_PACKETS", FUZZ_PACKETS.to_string()),
         ("OVERLAYD_TEST_PATIENCE", PATIENCE.to_string()),
     ];
-    let mut lines = String::from("failed=0\n");
+    let (mut lines, filter) = (String::from("failed=0\n"), filter.map(quote).unwrap_or_default());
     for test in tests {
-        lines.push_str(&format!("{} --test-threads=2 || failed=1\n", quote(&test.display().to_string())));
+        let test = quote(&test.display().to_string());
+        lines.push_str(&format!("{test} --test-threads=2 {filter} || failed=1\n"));
     }
     lines.push_str("exit $failed\n");
     // Where cargo runs them.
     let directory = command::workspace().join("tests");
-    Guest::script(&directory, &variables, &lines, BINARIES.join(", "), timeout)
+    let guest = Guest::script(&directory, &variables, &lines, BINARIES.join(", "), timeout);
+    guest.with_cards(cards.iter().map(|(model, _)| *model))
 }
 
 /// Builds the test binaries, and asks cargo where they are.

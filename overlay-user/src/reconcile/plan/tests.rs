@@ -1,11 +1,13 @@
-use ipnet::{IpNet, Ipv4Net};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
 use overlay_common::{Be16, Encap, Vni, map::RouteSource};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     local::{
-        Bridge,
+        Bridge, Local,
         tests::{direct, local},
     },
     reconcile::{
@@ -15,36 +17,74 @@ use crate::{
     store::PeerSubnet,
 };
 
+/// This host, which speaks both versions of IP, inside and outside.
+fn here() -> Local {
+    let underlay = Underlay::new(Some([192, 0, 2, 100].into()), "fd00:199::100".parse().ok()).unwrap();
+    let mut local = Local { public: underlay, underlay, ..local() };
+    local.bridges[0].address_v6 = "fd00:17::1/64".parse().ok();
+    local
+}
+
+/// The last host speaks IPv6 alone, the others IPv4, and IPv6 as far as a record knows.
+const LAST_HOST: u8 = 5;
+
+fn address_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x199, 0, 0, 0, 0, 0, host.into())
+}
+
 /// Some subnets of a few hosts, with a few VNIs and ports.
-fn records() -> impl Strategy<Value = BTreeMap<Ipv4Net, PeerSubnet>> {
-    let record = (0u8..12, 1u8..6, 1u32..3, prop::sample::select(vec![4789u16, 8472])).prop_map(
-        |(subnet, host, vni, port)| {
-            let subnet = Ipv4Net::new([10, subnet, 0, 0].into(), 16).unwrap();
+fn records() -> impl Strategy<Value = BTreeMap<IpNet, PeerSubnet>> {
+    let port = prop::sample::select(vec![4789u16, 8472]);
+    let record = (0u8..12, any::<[bool; 2]>(), 1..=LAST_HOST, 1u32..3, port).prop_map(
+        |(subnet, [inner_v6, outer_v6], host, vni, port)| {
+            let subnet = if inner_v6 {
+                IpNet::new(Ipv6Addr::new(0xfd00, 0x100 + u16::from(subnet), 0, 0, 0, 0, 0, 0).into(), 64)
+            } else {
+                IpNet::new([10, subnet, 0, 0].into(), 16)
+            };
+            let v4 = (host != LAST_HOST).then_some(Ipv4Addr::new(192, 0, 2, host));
+            let v6 = (outer_v6 || host == LAST_HOST).then_some(address_v6(host));
             let record = PeerSubnet {
-                subnet,
-                public_ip: [192, 0, 2, host].into(),
+                subnet: subnet.unwrap(),
+                host: Underlay::new(v4, v6).unwrap(),
                 encap: Encap::Vxlan,
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
                 vtep_mac: None,
+                zero_checksum: outer_v6,
             };
-            (subnet, record)
+            (record.subnet, record)
         },
     );
     prop::collection::btree_map(0u8..24, record, 0..12).prop_map(|map| map.into_values().collect())
 }
 
-fn desired(records: &BTreeMap<Ipv4Net, PeerSubnet>) -> Desired {
-    fold(&local(), records, RouteSource::Etcd, direct, |_| None).0
+fn desired(records: &BTreeMap<IpNet, PeerSubnet>) -> Desired {
+    fold(&here(), records, RouteSource::Etcd, direct, |_| None).0
 }
 
 /// The same, over some bridges in some order (by ifindex), and with a path MTU to every host.
-fn desired_over(records: &BTreeMap<Ipv4Net, PeerSubnet>, bridges: &[u32], path_mtu: Option<u32>) -> Desired {
-    let mut local = local();
+fn desired_over(records: &BTreeMap<IpNet, PeerSubnet>, bridges: &[u32], path_mtu: Option<u32>) -> Desired {
+    let mut local = here();
     let bridge =
         |index: &u32| Bridge { index: *index, name: format!("br{index}"), ..local.bridges[0].clone() };
     local.bridges = bridges.iter().map(bridge).collect();
     fold(&local, records, RouteSource::Etcd, direct, |_| path_mtu).0
+}
+
+/// The address at which a record's host is reached, and the MTU to its containers.
+fn expected(record: &PeerSubnet, path_mtu: Option<u32>) -> (IpAddr, u32) {
+    let over_v6 = match record.subnet {
+        IpNet::V4(_) => record.host.v4().is_none(),
+        IpNet::V6(_) => record.host.v6().is_some(),
+    };
+    let (address, overhead) = match over_v6 {
+        true => (record.host.v6().unwrap().into(), 70),
+        false => (record.host.v4().unwrap().into(), 50),
+    };
+    let mtu = path_mtu.unwrap_or(1500).min(1500) - overhead;
+    let least = if matches!(record.subnet, IpNet::V6(_)) { 1280 } else { 0 };
+    (address, mtu.max(least))
 }
 
 /// One to three bridges.
@@ -81,7 +121,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 /// What the kernel lets pass must fit the tunnel, at every step, in both directions of a change.
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
-        let route = &observed.routes[&RouteKey::new(local().vni, (*prefix).into())];
+        let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
         assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
     }
 }
@@ -102,15 +142,12 @@ proptest! {
 }
 
 /// The state that the observed one must be, ids aside.
-fn summary(observed: &Observed) -> BTreeMap<IpNet, (Ipv4Addr, u32, u16)> {
-    observed
-        .routes
-        .iter()
-        .map(|(key, route)| {
-            let tunnel = &observed.tunnels[&route.tunnel];
-            (key.prefix, (tunnel.remote.to_v4().unwrap(), tunnel.vni.get(), tunnel.port.get()))
-        })
-        .collect()
+fn summary(observed: &Observed) -> BTreeMap<IpNet, (IpAddr, u32, u32, u16)> {
+    let of_route = |(key, route): (&RouteKey, &Route)| {
+        let tunnel = &observed.tunnels[&route.tunnel];
+        (key.prefix, (tunnel.remote.into(), tunnel.mtu, tunnel.vni.get(), tunnel.port.get()))
+    };
+    observed.routes.iter().map(of_route).collect()
 }
 
 proptest! {
@@ -118,7 +155,7 @@ proptest! {
     /// left to do.
     #[test]
     fn converges_step_by_step(
-        histories in prop::collection::vec((records(), bridges(), prop::option::of(552u32..1500)), 1..5)
+        histories in prop::collection::vec((records(), bridges(), prop::option::of(1280u32..1500)), 1..5)
     ) {
         let mut observed = Observed::default();
         for (records, bridges, path_mtu) in &histories {
@@ -126,20 +163,23 @@ proptest! {
             let first = plan(&desired, &observed, &BTreeSet::new());
             prop_assert!(first.refusals.is_empty());
             carry_out(&mut observed, &first);
-            let expected: BTreeMap<_, _> = records
+            let wanted: BTreeMap<_, _> = records
                 .iter()
-                .map(|(subnet, r)| (IpNet::from(*subnet), (r.public_ip, r.vni.unwrap().get(), r.port.unwrap())))
+                .map(|(subnet, record)| {
+                    let (address, mtu) = expected(record, *path_mtu);
+                    (*subnet, (address, mtu, record.vni.unwrap().get(), record.port.unwrap()))
+                })
                 .collect();
-            prop_assert_eq!(summary(&observed), expected);
-            let wanted: BTreeSet<Ipv4Addr> = records.values().map(|r| r.public_ip).collect();
-            let believed: BTreeSet<Ipv4Addr> = observed.peers.keys().map(|key| key.ip.to_v4().unwrap()).collect();
+            prop_assert_eq!(summary(&observed), wanted);
+            let wanted: BTreeSet<IpAddr> = records.values().flat_map(|r| r.host.addresses()).collect();
+            let believed: BTreeSet<IpAddr> = observed.peers.keys().map(|key| key.ip.into()).collect();
             prop_assert_eq!(believed, wanted);
             prop_assert_eq!(observed.kernel_routes.len(), records.len() * bridges.len());
             prop_assert_eq!(observed.neighbours.len(), records.len() * bridges.len());
-            prop_assert_eq!(observed.rules.len(), bridges.len() - 1);
-            let mtu = path_mtu.map_or(1450, |path| path - 50);
-            prop_assert!(observed.routes.values().all(|route| observed.tunnels[&route.tunnel].mtu == mtu));
-            prop_assert!(observed.kernel_routes.values().all(|route| route.mtu == mtu));
+            prop_assert_eq!(observed.rules.len(), 2 * (bridges.len() - 1));
+            for ((_, prefix), route) in &observed.kernel_routes {
+                prop_assert_eq!(route.mtu, expected(&records[prefix], *path_mtu).1);
+            }
 
             let second = plan(&desired, &observed, &first.unreferenced);
             prop_assert!(second.changes.iter().all(|change| matches!(change, Change::ClearTunnel(_))));
@@ -148,14 +188,15 @@ proptest! {
         }
     }
 
-    /// Ids of different hosts never meet, and a host keeps its id as long as it is a peer.
+    /// Ids of different hosts never meet, a host has one at whichever of its addresses, and keeps it as long as it is a
+    /// peer.
     #[test]
     fn peer_ids_are_stable_and_distinct(before in records(), after in records()) {
         let mut observed = Observed::default();
         let first = plan(&desired(&before), &observed, &BTreeSet::new());
         carry_out(&mut observed, &first);
-        let ids = |observed: &Observed| -> BTreeMap<Ipv4Addr, u32> {
-            observed.peers.iter().map(|(key, peer)| (key.ip.to_v4().unwrap(), peer.id)).collect()
+        let ids = |observed: &Observed| -> BTreeMap<IpAddr, u32> {
+            observed.peers.iter().map(|(key, peer)| (key.ip.into(), peer.id)).collect()
         };
         let old = ids(&observed);
         let second = plan(&desired(&after), &observed, &BTreeSet::new());
@@ -164,27 +205,33 @@ proptest! {
         for (ip, id) in &new {
             prop_assert_eq!(old.get(ip).unwrap_or(id), id);
         }
+        let number = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => u16::from(ip.octets()[3]),
+            IpAddr::V6(ip) => ip.segments()[7],
+        };
+        let hosts: BTreeSet<(u16, u32)> = new.iter().map(|(ip, id)| (number(ip), *id)).collect();
         let distinct: BTreeSet<u32> = new.values().copied().collect();
-        prop_assert_eq!(distinct.len(), new.len());
+        let numbers: BTreeSet<u16> = new.keys().map(number).collect();
+        prop_assert_eq!((distinct.len(), numbers.len()), (hosts.len(), hosts.len()));
         for change in &second.changes {
             if let Change::PutPeer { key, fresh: true, .. } = change {
-                prop_assert!(!old.contains_key(&key.ip.to_v4().unwrap()));
+                prop_assert!(!old.contains_key(&IpAddr::from(key.ip)));
             }
         }
     }
 }
 
 /// A peer with one subnet.
-fn peer(vni: Option<Vni>) -> (Ipv4Net, PeerSubnet) {
+fn peer(vni: Option<Vni>) -> (IpNet, PeerSubnet) {
     let subnet = "10.1.0.0/16".parse().unwrap();
-    let (public_ip, encap) = ([192, 0, 2, 1].into(), Encap::Vxlan);
-    (subnet, PeerSubnet { subnet, public_ip, encap, vni, port: None, vtep_mac: None })
+    let (host, encap) = (Ipv4Addr::new(192, 0, 2, 1).into(), Encap::Vxlan);
+    (subnet, PeerSubnet { subnet, host, encap, vni, port: None, vtep_mac: None, zero_checksum: false })
 }
 
 #[test]
 fn a_foreign_route_is_left_alone_and_named() {
     let (subnet, record) = peer(None);
-    let observed = Observed { foreign_routes: [subnet.into()].into(), ..Observed::default() };
+    let observed = Observed { foreign_routes: [subnet].into(), ..Observed::default() };
     let plan = plan(&desired_over(&[(subnet, record)].into(), &[3, 4], None), &observed, &BTreeSet::new());
     let routes = plan.changes.iter().filter_map(|change| match change {
         Change::PutKernelRoute(route) => Some(route.table),

@@ -1,114 +1,139 @@
-//! Keys and values folded into peers. A malformed value keeps its key's last good state in force; each
-//! trouble is said once, however often the key is listed again.
+//! Keys and values folded into peers. A malformed value keeps its key's last good state in force. Where
+//! several keys claim a subnet, the one that was created first has it: every host sees the same order, and
+//! nobody who comes later takes a route away.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use etcd_client::{EventType, KeyValue};
+use ipnet::IpNet;
+
+use super::warnings::{Warnings, shown};
+use crate::{
+    store::{PeerSubnet, Update, schema},
+    underlay::Underlay,
 };
 
-use ipnet::Ipv4Net;
+/// A key as etcd tells of it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    /// The revision at which the key came to be.
+    pub(super) created: i64,
+}
 
-use crate::store::{PeerSubnet, Update, schema};
-
-/// What was said about which key, for as long as it holds.
-#[derive(Debug, Default)]
-pub(super) struct Warnings(Mutex<HashMap<Vec<u8>, String>>);
-
-impl Warnings {
-    fn said(&self) -> MutexGuard<'_, HashMap<Vec<u8>, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn say(&self, key: &[u8], trouble: String, effect: &str) {
-        let known = self.said().insert(key.to_vec(), trouble.clone());
-        if known.as_ref() != Some(&trouble) {
-            tracing::warn!("etcd key {}: {trouble}; {effect}", shown(key));
-        }
-    }
-
-    fn settle(&self, key: &[u8]) {
-        if self.said().remove(key).is_some() {
-            tracing::info!("etcd key {} is in order now", shown(key));
-        }
-    }
-
-    fn forget(&self, key: &[u8]) {
-        self.said().remove(key);
+impl From<KeyValue> for Entry {
+    fn from(pair: KeyValue) -> Self {
+        let created = pair.create_revision();
+        let (key, value) = pair.into_key_value();
+        Self { key, value, created }
     }
 }
 
-/// A key for a message, control characters escaped.
-fn shown(key: &[u8]) -> String {
-    String::from_utf8_lossy(key).escape_debug().to_string()
+/// What happened to a key.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Put(Entry),
+    Delete(Vec<u8>),
+}
+
+impl Event {
+    pub(super) fn of(event: &etcd_client::Event) -> Option<Self> {
+        let pair = event.kv()?;
+        Some(match event.event_type() {
+            EventType::Put => Self::Put(pair.clone().into()),
+            EventType::Delete => Self::Delete(pair.key().to_vec()),
+        })
+    }
+}
+
+/// The last good state of a key: one or two subnets of one host.
+struct Claim {
+    created: i64,
+    peers: Vec<PeerSubnet>,
 }
 
 /// The state that a run of events leads to.
 pub(super) struct Fold<'a> {
-    subnets: &'a str,
+    prefix: &'a str,
     warnings: &'a Warnings,
-    /// The last good state of every key there is.
-    good: BTreeMap<Vec<u8>, PeerSubnet>,
-    /// What was reported. Two keys may name one subnet, with and without an IPv6 part: the first in byte
-    /// order counts.
-    peers: BTreeMap<Ipv4Net, PeerSubnet>,
+    good: BTreeMap<Vec<u8>, Claim>,
+    /// Who claims each subnet, by age; keys of one transaction are of one age.
+    claimants: BTreeMap<IpNet, BTreeSet<(i64, Vec<u8>)>>,
+    /// What was reported.
+    peers: BTreeMap<IpNet, PeerSubnet>,
 }
 
 impl<'a> Fold<'a> {
-    /// Nothing known yet of the keys under `subnets`.
-    pub(super) fn new(subnets: &'a str, warnings: &'a Warnings) -> Self {
-        Self { subnets, warnings, good: BTreeMap::new(), peers: BTreeMap::new() }
+    /// Nothing known yet of the keys under `prefix`.
+    pub(super) fn new(prefix: &'a str, warnings: &'a Warnings) -> Self {
+        let (good, claimants, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { prefix, warnings, good, claimants, peers }
     }
 
     /// Takes a complete list: keys that are not in it are gone.
-    pub(super) fn replace(&mut self, pairs: Vec<(Vec<u8>, Vec<u8>)>) -> &BTreeMap<Ipv4Net, PeerSubnet> {
-        {
-            let present: HashSet<&[u8]> = pairs.iter().map(|(key, _)| key.as_slice()).collect();
-            self.good.retain(|key, _| present.contains(key.as_slice()));
-            self.warnings.said().retain(|key, _| present.contains(key.as_slice()));
+    pub(super) fn replace(&mut self, entries: Vec<Entry>) -> &BTreeMap<IpNet, PeerSubnet> {
+        let present: HashSet<Vec<u8>> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let gone: Vec<_> = self.good.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        let mut touched: BTreeSet<IpNet> = self.warnings.contested().into_iter().collect();
+        for key in gone {
+            self.remove(&key, &mut touched);
         }
-        for (key, value) in pairs {
-            self.absorb(key, &value);
+        self.warnings.keep(&present);
+        for entry in entries {
+            self.absorb(entry, &mut touched);
         }
-        self.peers.clear();
-        for peer in self.good.values() {
-            self.peers.entry(peer.subnet).or_insert_with(|| peer.clone());
+        for subnet in touched {
+            self.settle(subnet);
         }
         &self.peers
     }
 
-    /// Takes a key that was written; what it changes, if anything.
-    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Option<Update> {
-        self.absorb(key.to_vec(), value);
-        self.settle(key)
-    }
-
-    /// Takes a key that was deleted; what it changes, if anything.
-    pub(super) fn delete(&mut self, key: &[u8]) -> Option<Update> {
-        self.warnings.forget(key);
-        self.good.remove(key);
-        self.settle(key)
+    /// Takes what one message tells; what it changes, if anything. A host that replaces its key with another
+    /// does so in one transaction, and its events come in one message: only where they lead to counts.
+    pub(super) fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Update> {
+        let mut touched = BTreeSet::new();
+        for event in events {
+            match event {
+                Event::Put(entry) => self.absorb(entry, &mut touched),
+                Event::Delete(key) => {
+                    self.warnings.forget(&key);
+                    self.remove(&key, &mut touched);
+                }
+            }
+        }
+        touched.into_iter().filter_map(|subnet| self.settle(subnet)).collect()
     }
 
     fn name<'k>(&self, key: &'k [u8]) -> Result<&'k str, String> {
-        key.strip_prefix(self.subnets.as_bytes())
+        key.strip_prefix(self.prefix.as_bytes())
             .and_then(|name| str::from_utf8(name).ok())
             .ok_or_else(|| "the key is no UTF-8 text: a subnet like 10.5.52.0-24 is expected".into())
     }
 
-    fn absorb(&mut self, key: Vec<u8>, value: &[u8]) {
-        match self.name(&key).and_then(|name| schema::parse_lease(name, value)) {
-            Ok(schema::Lease::Peer(peer)) => {
+    fn absorb(&mut self, entry: Entry, touched: &mut BTreeSet<IpNet>) {
+        let Entry { key, value, created } = entry;
+        match self.name(&key).and_then(|name| schema::parse_lease(name, &value)) {
+            Ok(schema::Lease::Peer(peers)) => {
                 self.warnings.settle(&key);
-                self.good.insert(key, peer);
+                self.remove(&key, touched);
+                for peer in &peers {
+                    touched.insert(peer.subnet);
+                    self.claimants.entry(peer.subnet).or_default().insert((created, key.clone()));
+                }
+                self.good.insert(key, Claim { created, peers });
             }
             Ok(schema::Lease::Ignored(why)) => {
-                self.good.remove(&key);
+                self.remove(&key, touched);
                 self.warnings.say(&key, why, "the peer is ignored");
             }
             Err(why) => {
-                let effect = match self.good.get(&key) {
-                    Some(peer) => {
-                        format!("its last good state, {} at {}, stays in force", peer.subnet, peer.public_ip)
+                let effect = match self.good.get(&key).and_then(|claim| claim.peers.split_first()) {
+                    Some((first, more)) => {
+                        let subnets = more
+                            .iter()
+                            .fold(first.subnet.to_string(), |text, peer| format!("{text}, {}", peer.subnet));
+                        format!("its last good state, {subnets} at {}, stays in force", first.host)
                     }
                     None => "it is ignored until it is corrected or deleted".into(),
                 };
@@ -117,25 +142,53 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Compares what a key's subnet is now with what was reported of it.
-    fn settle(&mut self, key: &[u8]) -> Option<Update> {
-        let subnet = schema::parse_subnet_name(self.name(key).ok()?).ok()?;
-        let base = [self.subnets.as_bytes(), format!("{}-{}", subnet.addr(), subnet.prefix_len()).as_bytes()]
-            .concat();
-        let peer = self
-            .good
-            .range(base.clone()..)
-            .take_while(|(key, _)| key.starts_with(&base))
-            .map(|(_, peer)| peer)
-            .find(|peer| peer.subnet == subnet);
+    fn remove(&mut self, key: &[u8], touched: &mut BTreeSet<IpNet>) {
+        let Some(Claim { created, peers }) = self.good.remove(key) else { return };
+        for PeerSubnet { subnet, .. } in peers {
+            touched.insert(subnet);
+            if let Some(claimants) = self.claimants.get_mut(&subnet) {
+                claimants.remove(&(created, key.to_vec()));
+                if claimants.is_empty() {
+                    self.claimants.remove(&subnet);
+                }
+            }
+        }
+    }
+
+    /// Compares what a subnet is now with what was reported of it.
+    fn settle(&mut self, subnet: IpNet) -> Option<Update> {
+        self.warnings.contest(subnet, self.contest(subnet));
+        let first = self.claimants.get(&subnet).and_then(BTreeSet::first);
+        let peer = first.and_then(|(_, key)| self.peer(key, subnet)).cloned();
         match peer {
-            Some(peer) if self.peers.get(&subnet) == Some(peer) => None,
+            Some(peer) if self.peers.get(&subnet) == Some(&peer) => None,
             Some(peer) => {
                 self.peers.insert(subnet, peer.clone());
-                Some(Update::Put(peer.clone()))
+                Some(Update::Put(peer))
             }
             None => self.peers.remove(&subnet).map(|_| Update::Delete(subnet)),
         }
+    }
+
+    fn peer(&self, key: &[u8], subnet: IpNet) -> Option<&PeerSubnet> {
+        self.good.get(key)?.peers.iter().find(|peer| peer.subnet == subnet)
+    }
+
+    /// What is wrong where more than one key claims a subnet.
+    fn contest(&self, subnet: IpNet) -> Option<String> {
+        let mut claimants = self.claimants.get(&subnet)?.iter().filter_map(|(_, key)| {
+            let host: Underlay = self.peer(key, subnet)?.host;
+            Some(format!("{} of host {host}", shown(key)))
+        });
+        let first = claimants.next()?;
+        let others: Vec<String> = claimants.collect();
+        (!others.is_empty()).then(|| {
+            format!(
+                "subnet {subnet} is claimed by several etcd keys: {first} was there first and counts, {} waits; \
+                 delete the one that is wrong",
+                others.join(" and ")
+            )
+        })
     }
 }
 

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::store::{Health, StoreError, Update};
+use crate::store::{Health, StoreError, Subnets, Update};
 
 /// What the tasks last said.
 #[derive(Debug, Default)]
@@ -17,7 +16,7 @@ struct State {
     /// `None` until the watch has either a snapshot or a reason why not.
     watch: Option<Health>,
     /// The announcements that are in trouble.
-    announcements: BTreeMap<Ipv4Net, Trouble>,
+    announcements: BTreeMap<Subnets, Trouble>,
     reported: Option<Health>,
 }
 
@@ -40,25 +39,25 @@ impl Board {
         state.report(updates).await;
     }
 
-    pub(super) async fn announced(&self, subnet: Ipv4Net, updates: &mpsc::Sender<Update>) {
+    pub(super) async fn announced(&self, subnets: Subnets, updates: &mpsc::Sender<Update>) {
         let mut state = self.0.lock().await;
-        state.announcements.remove(&subnet);
+        state.announcements.remove(&subnets);
         state.report(updates).await;
     }
 
     pub(super) async fn not_announced(
         &self,
-        subnet: Ipv4Net,
+        subnets: Subnets,
         error: &StoreError,
         updates: &mpsc::Sender<Update>,
     ) {
         let mut state = self.0.lock().await;
-        let reason = format!("{subnet} is not announced: {error}");
+        let reason = format!("{subnets} is not announced: {error}");
         let out_of_reach = matches!(error, StoreError::Unreachable(_));
-        if state.announcements.get(&subnet).is_none_or(|known| known.reason != reason) && !out_of_reach {
+        if state.announcements.get(&subnets).is_none_or(|known| known.reason != reason) && !out_of_reach {
             tracing::warn!("{reason}");
         }
-        state.announcements.insert(subnet, Trouble { reason, out_of_reach });
+        state.announcements.insert(subnets, Trouble { reason, out_of_reach });
         state.report(updates).await;
     }
 }
@@ -96,6 +95,10 @@ impl State {
 mod tests {
     use super::*;
 
+    fn subnets() -> Subnets {
+        Subnets { v4: "10.9.0.0/24".parse().unwrap(), v6: None }
+    }
+
     fn degraded(reason: &str) -> Health {
         Health::Degraded { reason: reason.into() }
     }
@@ -104,14 +107,14 @@ mod tests {
     async fn ok_only_when_all_agree() {
         let (updates, mut reports) = mpsc::channel(8);
         let board = Board::default();
-        let subnet: Ipv4Net = "10.9.0.0/24".parse().unwrap();
-        board.announced(subnet, &updates).await;
+        let subnets = subnets();
+        board.announced(subnets, &updates).await;
         board.watch(Health::Ok, &updates).await;
-        board.not_announced(subnet, &StoreError::Conflict("held".into()), &updates).await;
+        board.not_announced(subnets, &StoreError::Conflict("held".into()), &updates).await;
         board.watch(degraded("gone"), &updates).await;
         board.watch(Health::Ok, &updates).await;
         board.watch(Health::Ok, &updates).await;
-        board.announced(subnet, &updates).await;
+        board.announced(subnets, &updates).await;
         drop(updates);
         let mut said = Vec::new();
         while let Some(Update::Health(health)) = reports.recv().await {
@@ -128,7 +131,7 @@ mod tests {
         let board = Board::default();
         board.watch(degraded("gone"), &updates).await;
         let error = StoreError::Unreachable("also gone".into());
-        board.not_announced("10.9.0.0/24".parse().unwrap(), &error, &updates).await;
+        board.not_announced(subnets(), &error, &updates).await;
         assert_eq!(reports.recv().await, Some(Update::Health(degraded("gone"))));
         assert!(reports.try_recv().is_err());
     }

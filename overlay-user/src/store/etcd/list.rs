@@ -1,6 +1,6 @@
 //! Reading: one key, or all keys under a prefix at one revision.
 
-use etcd_client::{Client, Error, GetOptions, KvClient};
+use etcd_client::{Client, Error, GetOptions, KeyValue, KvClient};
 
 use super::link::{Link, MESSAGE_LIMIT};
 use crate::store::StoreError;
@@ -11,7 +11,7 @@ const PAGE: i64 = 500;
 /// All keys under a prefix, as they were at one revision.
 pub(super) struct Listing {
     pub(super) revision: i64,
-    pub(super) pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) pairs: Vec<KeyValue>,
 }
 
 /// Reads one key; `None` where it does not exist.
@@ -34,7 +34,7 @@ pub(super) fn kv(client: &Client) -> KvClient {
 
 /// The first page decides the revision; the others are read at it. Where it is compacted meanwhile, the call
 /// fails with OUT_OF_RANGE and starts over.
-async fn pages(mut kv: KvClient, prefix: &str) -> Result<Listing, Error> {
+pub(super) async fn pages(mut kv: KvClient, prefix: &str) -> Result<Listing, Error> {
     let end = prefix_end(prefix);
     let mut listing = Listing { revision: 0, pairs: Vec::new() };
     let mut from = prefix.as_bytes().to_vec();
@@ -46,10 +46,10 @@ async fn pages(mut kv: KvClient, prefix: &str) -> Result<Listing, Error> {
             listing.revision = page.header().map_or(0, |header| header.revision());
         }
         let more = page.more();
-        listing.pairs.extend(page.take_kvs().into_iter().map(etcd_client::KeyValue::into_key_value));
+        listing.pairs.extend(page.take_kvs());
         match listing.pairs.last() {
             // The next key in byte order is this one with a zero byte appended.
-            Some((last, _)) if more => from = [last.as_slice(), &[0]].concat(),
+            Some(last) if more => from = [last.key(), &[0]].concat(),
             _ => return Ok(listing),
         }
     }

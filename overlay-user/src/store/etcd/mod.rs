@@ -1,30 +1,35 @@
-//! The etcd store. `link` holds the connection, `list` and `watch` read, `fold` turns keys into peers,
-//! `announce` and `withdraw` write our own keys, `health` joins what they all say of themselves.
+//! The etcd store. `link` holds the connection, `list` and `watch` read, `fold` turns keys into peers, `warnings`
+//! remembers what was said of them, `claim`, `announce` and `withdraw` write our own keys under a `lease`, `health` joins what they all say
+//! of themselves.
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
     sync::{Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::map::StoreKind;
 use tokio::sync::mpsc;
 
-use super::{Announcement, NetworkConfig, PeerSubnet, Store, StoreError, Update, schema};
+use super::{Announcement, NetworkConfig, PeerSubnet, Store, StoreError, Subnets, Update, schema};
+use crate::underlay::Underlay;
 
 mod announce;
+mod claim;
 mod fold;
 mod health;
+mod lease;
 mod link;
 mod list;
+mod warnings;
 mod watch;
 mod withdraw;
 
-use fold::{Fold, Warnings};
+use fold::{Entry, Fold};
 use health::Board;
 use link::Link;
+use warnings::Warnings;
 
 /// Where etcd is, and what in it is ours.
 #[derive(Clone, Debug)]
@@ -73,20 +78,21 @@ impl EtcdStore {
         schema::subnets_prefix(&self.prefix)
     }
 
-    fn subnet_key(&self, subnet: Ipv4Net) -> String {
-        schema::subnet_key(&self.prefix, subnet)
+    fn subnet_key(&self, subnets: Subnets) -> String {
+        schema::subnet_key(&self.prefix, subnets)
     }
 
-    /// Whether this node once announced a subnet with this address: the key is its own then, though the address
-    /// has changed since.
-    fn has_announced(&self, subnet: Ipv4Net, public_ip: Ipv4Addr) -> bool {
+    /// Whether this node once announced one of these subnets as this host: the key is its own then, though the
+    /// address has changed since.
+    fn has_announced(&self, subnets: Subnets, host: Underlay) -> bool {
         let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        announced.iter().any(|earlier| earlier.subnet == subnet && earlier.public_ip == public_ip)
+        announced.iter().any(|earlier| earlier.subnets.common(subnets).is_some() && earlier.host.shares(host))
     }
 
     fn note_announced(&self, announcement: &Announcement) {
-        if !self.has_announced(announcement.subnet, announcement.public_ip) {
-            self.announced.lock().unwrap_or_else(PoisonError::into_inner).push(announcement.clone());
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if !announced.contains(announcement) {
+            announced.push(announcement.clone());
         }
     }
 }
@@ -105,10 +111,11 @@ impl Store for EtcdStore {
         })
     }
 
-    async fn list(&self) -> Result<BTreeMap<Ipv4Net, PeerSubnet>, StoreError> {
+    async fn list(&self) -> Result<BTreeMap<IpNet, PeerSubnet>, StoreError> {
         let subnets = self.subnets();
         let listing = list::all(&self.link, &subnets).await?;
-        Ok(Fold::new(&subnets, &self.warnings).replace(listing.pairs).clone())
+        let entries = listing.pairs.into_iter().map(Entry::from).collect();
+        Ok(Fold::new(&subnets, &self.warnings).replace(entries).clone())
     }
 
     async fn watch(&self, updates: mpsc::Sender<Update>) {
@@ -120,7 +127,7 @@ impl Store for EtcdStore {
 
     async fn claim(&self, announcements: &[Announcement]) -> Result<(), StoreError> {
         for announcement in announcements {
-            announce::claim(self, announcement).await?;
+            claim::claim(self, announcement).await?;
         }
         Ok(())
     }

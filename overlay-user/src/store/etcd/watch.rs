@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{WatchOptions, WatchResponse, WatchStream};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     EtcdStore,
-    fold::Fold,
+    fold::{Entry, Event, Fold},
     link::{self, MESSAGE_LIMIT},
     list,
 };
@@ -72,7 +72,8 @@ async fn session(
     }
     *revision = listing.revision;
     // Where the receiver is gone, the caller ends us.
-    let _ = updates.send(Update::Snapshot(fold.replace(listing.pairs).clone())).await;
+    let entries = listing.pairs.into_iter().map(Entry::from).collect();
+    let _ = updates.send(Update::Snapshot(fold.replace(entries).clone())).await;
     let options = WatchOptions::new().with_prefix();
     let mut stream = match open(store, &subnets, options, *revision).await {
         Ok(stream) => stream,
@@ -89,15 +90,8 @@ async fn session(
 }
 
 async fn apply(fold: &mut Fold<'_>, message: &WatchResponse, updates: &mpsc::Sender<Update>) {
-    for event in message.events() {
-        let Some(pair) = event.kv() else { continue };
-        let update = match event.event_type() {
-            EventType::Put => fold.put(pair.key(), pair.value()),
-            EventType::Delete => fold.delete(pair.key()),
-        };
-        if let Some(update) = update {
-            let _ = updates.send(update).await;
-        }
+    for update in fold.apply(message.events().iter().filter_map(Event::of)) {
+        let _ = updates.send(update).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use etcd_client::{Client, Compare, CompareOp, Error, Txn, TxnOp};
 use tokio::time::Instant;
 
-use super::{EtcdStore, announce, link::CALL_LIMIT, list};
+use super::{EtcdStore, lease, link::CALL_LIMIT, list};
 use crate::store::{Announcement, StoreError, schema};
 
 /// Deletes each key that still carries our address, all within one time limit.
@@ -12,7 +12,7 @@ pub(super) async fn run(store: &EtcdStore, announcements: &[Announcement]) -> Re
     let mut left = Vec::new();
     let mut first = None;
     for announcement in announcements {
-        let key = &store.subnet_key(announcement.subnet);
+        let key = &store.subnet_key(announcement.subnets);
         let withdrawn = store
             .link
             .call_until(deadline, "deleting this host's keys", |client| async move {
@@ -38,7 +38,7 @@ async fn attempt(client: &Client, key: &str, announcement: &Announcement) -> Res
     let answer = list::kv(client).get(key, None).await?;
     let Some(pair) = answer.kvs().first() else { return Ok(true) };
     match schema::owner(pair.value()) {
-        Some(owner) if owner == announcement.public_ip => {}
+        Some(owner) if owner.shares(announcement.host) => {}
         _ => {
             tracing::info!("etcd key {key} is not this host's any more: left as it is");
             return Ok(true);
@@ -49,6 +49,6 @@ async fn attempt(client: &Client, key: &str, announcement: &Announcement) -> Res
     if !client.kv_client().txn(transaction).await?.succeeded() {
         return Ok(false);
     }
-    announce::release(client, pair.lease()).await;
+    lease::release(client, pair.lease()).await;
     Ok(true)
 }

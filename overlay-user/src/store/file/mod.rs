@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use overlay_common::map::StoreKind;
 use tokio::{
@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// …but at the latest this many quiet times after the first change.
 const QUIET_TIMES: usize = 10;
 
-type Peers = BTreeMap<Ipv4Net, PeerSubnet>;
+type Peers = BTreeMap<IpNet, PeerSubnet>;
 
 /// Peers from a file.
 #[derive(Debug)]

@@ -1,13 +1,19 @@
 //! The text of a peers file.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::{Encap, Vni};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::store::{PeerSubnet, address};
+use crate::{
+    store::{PeerSubnet, address},
+    underlay::Underlay,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,25 +26,28 @@ struct Document {
 #[serde(deny_unknown_fields)]
 struct Row {
     subnet: Spanned<String>,
-    host: Spanned<String>,
+    host: Option<Spanned<String>>,
+    host_v6: Option<Spanned<String>>,
     vni: Option<Spanned<i64>>,
     port: Option<Spanned<i64>>,
     vtep_mac: Option<Spanned<String>>,
     encap: Option<Spanned<String>>,
+    #[serde(default)]
+    zero_checksum: bool,
 }
 
 /// Reads a peers file.
 ///
 /// # Errors
 /// `LINE: what is wrong, and what is expected`, to be put behind the file's name and a colon.
-pub fn parse(text: &str) -> Result<BTreeMap<Ipv4Net, PeerSubnet>, String> {
+pub fn parse(text: &str) -> Result<BTreeMap<IpNet, PeerSubnet>, String> {
     let document: Document = toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let message = error.message().trim().replace('\n', " ");
         format!("{}: {message}; correct this line", line(text, start))
     })?;
     let mut peers = BTreeMap::new();
-    let mut lines: BTreeMap<Ipv4Net, usize> = BTreeMap::new();
+    let mut lines: BTreeMap<IpNet, usize> = BTreeMap::new();
     for row in document.peer {
         let here = line(text, row.subnet.span().start);
         let peer = row.check(text)?;
@@ -52,14 +61,14 @@ pub fn parse(text: &str) -> Result<BTreeMap<Ipv4Net, PeerSubnet>, String> {
 
 impl Row {
     fn check(self, text: &str) -> Result<PeerSubnet, String> {
-        let Self { subnet, host, vni, port, vtep_mac, encap } = self;
-        let subnet = at(text, "subnet", &subnet, |value| {
-            let net = value
-                .parse()
-                .map_err(|_| format!("{value:?} is no subnet: one like 172.27.0.0/16 is expected"))?;
-            address::subnet(net)
+        let subnet = at(text, "subnet", &self.subnet, |value| {
+            let net = value.parse().map_err(|_| {
+                format!("{value:?} is no subnet: one like 172.27.0.0/16 or fd00:27::/64 is expected")
+            })?;
+            address::subnet(net).map(|()| net)
         })?;
-        let public_ip = at(text, "host", &host, |value| address::host(value, subnet))?;
+        let host = self.host(text, subnet)?;
+        let Self { vni, port, vtep_mac, encap, zero_checksum, .. } = self;
         let vni = optional(text, "vni", vni.as_ref(), |value| {
             u32::try_from(*value)
                 .ok()
@@ -77,7 +86,31 @@ impl Row {
             value.parse::<Encap>().map_err(|error| format!("{value:?} is {error}"))
         })?;
         let (vtep_mac, encap) = (vtep_mac.flatten(), encap.unwrap_or_default());
-        Ok(PeerSubnet { subnet, public_ip, encap, vni, port, vtep_mac })
+        Ok(PeerSubnet { subnet, host, encap, vni, port, vtep_mac, zero_checksum })
+    }
+
+    fn host(&self, text: &str, subnet: IpNet) -> Result<Underlay, String> {
+        let host =
+            optional(text, "host", self.host.as_ref(), |value| address::host::<IpAddr>(value, [subnet]))?;
+        let v6 = optional(text, "host_v6", self.host_v6.as_ref(), |value| {
+            let v6 = address::host::<Ipv6Addr>(value, [subnet])?;
+            match host {
+                Some(IpAddr::V6(first)) => Err(format!(
+                    "{value:?} is one too many: host is the IPv6 address {first} already; remove one"
+                )),
+                _ => Ok(v6),
+            }
+        })?;
+        match (host, v6) {
+            (Some(IpAddr::V4(v4)), Some(v6)) => Underlay::new(Some(v4), Some(v6)),
+            (Some(host), _) => Some(host.into()),
+            (None, Some(v6)) => Some(v6.into()),
+            (None, None) => None,
+        }
+        .ok_or_else(|| {
+            let here = line(text, self.subnet.span().start);
+            format!("{here}: subnet {subnet} has no host: its host's underlay address is expected, as in host = \"192.0.2.7\"")
+        })
     }
 }
 
@@ -107,8 +140,6 @@ fn line(text: &str, offset: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use overlay_common::Mac;
     use proptest::prelude::*;
 
@@ -123,12 +154,36 @@ mod tests {
         )
         .unwrap();
         let least = &peers[&"172.27.0.0/16".parse().unwrap()];
-        assert_eq!(least.public_ip, Ipv4Addr::new(172, 16, 199, 27));
-        assert_eq!((least.vni, least.port, least.vtep_mac), (None, None, None));
+        assert_eq!(least.host, IpAddr::from([172, 16, 199, 27]).into());
+        assert_eq!((least.vni, least.port, least.vtep_mac, least.zero_checksum), (None, None, None, false));
         let full = &peers[&"172.28.0.0/16".parse().unwrap()];
         assert_eq!((full.vni, full.port), (Vni::new(9).ok(), Some(8472)));
         assert_eq!(full.vtep_mac, Some(Mac([2, 0, 0, 0, 0, 1])));
         assert!(parse("# nobody yet\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn both_ip_versions() {
+        let peers = parse(
+            "[[peer]]\nsubnet = \"fd00:27::/64\"\nhost = \"172.16.199.27\"\n\
+             [[peer]]\nsubnet = \"172.28.0.0/16\"\nhost = \"2001:db8::28\"\n\
+             [[peer]]\nsubnet = \"172.29.0.0/16\"\nhost_v6 = \"2001:db8::29\"\nzero_checksum = true\n\
+             [[peer]]\nsubnet = \"fd00:30::/64\"\nhost_v6 = \"2001:db8::30\"\nhost = \"172.16.199.30\"\n",
+        )
+        .unwrap();
+        let told: Vec<_> = peers
+            .values()
+            .map(|peer| format!("{} {} {}", peer.subnet, peer.host, peer.zero_checksum))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "172.28.0.0/16 2001:db8::28 false",
+                "172.29.0.0/16 2001:db8::29 true",
+                "fd00:27::/64 172.16.199.27 false",
+                "fd00:30::/64 172.16.199.30 (2001:db8::30) false",
+            ]
+        );
     }
 
     #[test]
@@ -157,7 +212,33 @@ mod tests {
                 "[[peer]]\nsubnet = \"172.28.0.0/16\"\nhost = \"127.0.0.1\"\n",
                 "6: host \"127.0.0.1\" is a loopback",
             ),
-            ("[[peer]]\nsubnet = \"172.28.0.0/16\"\n", "4: missing field `host`"),
+            ("[[peer]]\nsubnet = \"172.28.0.0/16\"\n", "5: subnet 172.28.0.0/16 has no host"),
+            ("[[peer]]\nhost = \"172.16.199.28\"\n", "4: missing field `subnet`"),
+            ("zero_checksum = 1\n", "4: invalid type"),
+            ("host_v6 = \"172.16.199.27\"\n", "4: host_v6 \"172.16.199.27\" is no IPv6 address"),
+            ("host_v6 = \"fe80::27\"\n", "4: host_v6 \"fe80::27\" is a link-local address"),
+            ("host_v6 = \"::ffff:172.16.199.27\"\n", "4: host_v6 \"::ffff:172.16.199.27\" is a v4-mapped"),
+            (
+                "[[peer]]\nsubnet = \"fd00:28::1/64\"\nhost = \"172.16.199.28\"\n",
+                "5: subnet \"fd00:28::1/64\" has host bits set: fd00:28::/64 is expected",
+            ),
+            (
+                "[[peer]]\nsubnet = \"fe80::/64\"\nhost = \"172.16.199.28\"\n",
+                "5: subnet \"fe80::/64\" overlaps fe80::/10 (link-local)",
+            ),
+            (
+                "[[peer]]\nsubnet = \"fd00:28::/64\"\nhost = \"fd00:28::28\"\n",
+                "6: host \"fd00:28::28\" lies inside the subnet fd00:28::/64",
+            ),
+            (
+                "[[peer]]\nsubnet = \"fd00:28::/64\"\nhost = \"2001:db8::1\"\nhost_v6 = \"2001:db8::2\"\n",
+                "7: host_v6 \"2001:db8::2\" is one too many: host is the IPv6 address 2001:db8::1",
+            ),
+            (
+                "[[peer]]\nsubnet = \"fd00:28::/64\"\nhost = \"172.16.199.28\"\n\
+                 [[peer]]\nsubnet = \"fd00:28:0:0::/64\"\nhost = \"172.16.199.29\"\n",
+                "8: subnet fd00:28::/64 is already on line 5",
+            ),
         ] {
             let error = parse(&format!("{row}{tail}")).expect_err(tail);
             assert!(error.starts_with(says) && !error.contains('\n'), "{tail}: {error}");
@@ -172,11 +253,40 @@ mod tests {
 
         #[test]
         fn almost_good_text_never_panics(
-            subnet in "[0-9./]{0,20}", host in "[0-9.]{0,16}", vni: i64, port: i64, mac in "[0-9a-f:]{0,18}",
+            subnet in "[0-9./]{0,20}|[0-9a-f:]{0,20}/[0-9]{0,3}",
+            host in "[0-9.]{0,16}|[0-9a-f:.]{0,20}",
+            host_v6 in "[0-9a-f:.]{0,20}",
+            vni: i64,
+            port: i64,
+            mac in "[0-9a-f:]{0,18}",
+            zero: bool,
         ) {
-            let _ = parse(&format!(
-                "[[peer]]\nsubnet = \"{subnet}\"\nhost = \"{host}\"\nvni = {vni}\nport = {port}\nvtep_mac = \"{mac}\"\n"
-            ));
+            let text = format!(
+                "[[peer]]\nsubnet = \"{subnet}\"\nhost = \"{host}\"\nhost_v6 = \"{host_v6}\"\nvni = {vni}\n\
+                 port = {port}\nvtep_mac = \"{mac}\"\nzero_checksum = {zero}\n"
+            );
+            let error = parse(&text).map_or_else(|error| error, |_| "1: none".into());
+            let number: usize = error.split(':').next().unwrap().parse().unwrap();
+            prop_assert!((1..=9).contains(&number) && !error.contains('\n'), "{}", error);
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            v6: bool, v4_host in proptest::option::of(1u8..255), v6_host in proptest::option::of(1u16..), zero: bool,
+        ) {
+            let subnet = if v6 { "fd00:28::/64" } else { "172.28.0.0/16" };
+            let host = v4_host.map(|last| format!("host = \"192.0.2.{last}\"\n")).unwrap_or_default();
+            let host_v6 = v6_host.map(|last| format!("host_v6 = \"2001:db8::{last:x}\"\n")).unwrap_or_default();
+            let text = format!("[[peer]]\nsubnet = \"{subnet}\"\n{host}{host_v6}zero_checksum = {zero}\n");
+            let v6_host = v6_host.map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
+            match Underlay::new(v4_host.map(|last| [192, 0, 2, last].into()), v6_host) {
+                Some(host) => {
+                    let peers = parse(&text).unwrap();
+                    let peer = &peers[&subnet.parse().unwrap()];
+                    prop_assert_eq!((peer.host, peer.zero_checksum), (host, zero));
+                }
+                None => prop_assert!(parse(&text).unwrap_err().contains("has no host")),
+            }
         }
     }
 }

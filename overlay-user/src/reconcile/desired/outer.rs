@@ -1,0 +1,104 @@
+//! Between which addresses a tunnel is, and its outer headers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use overlay_common::{
+    Be16, Encap, Mac,
+    map::{Tunnel, tunnel_flag},
+    template::{self, Vxlan},
+    wire::eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+
+use crate::{hops::Slots, local::Local, store::PeerSubnet, underlay::Underlay};
+
+/// Our address and the peer's, of one version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outer {
+    /// Over IPv4.
+    V4 {
+        /// Ours.
+        src: Ipv4Addr,
+        /// The peer's.
+        dst: Ipv4Addr,
+    },
+    /// Over IPv6.
+    V6 {
+        /// Ours.
+        src: Ipv6Addr,
+        /// The peer's.
+        dst: Ipv6Addr,
+    },
+}
+
+/// Over which version of IP a host's subnet is reached: its own, where both hosts speak it, else the other one.
+pub(super) fn outer(local: Underlay, host: Underlay, subnet: IpNet) -> Option<Outer> {
+    let v4 = local.v4().zip(host.v4()).map(|(src, dst)| Outer::V4 { src, dst });
+    let v6 = local.v6().zip(host.v6()).map(|(src, dst)| Outer::V6 { src, dst });
+    match subnet {
+        IpNet::V4(_) => v4.or(v6),
+        IpNet::V6(_) => v6.or(v4),
+    }
+}
+
+impl Outer {
+    /// Our address.
+    pub(super) const fn local(self) -> IpAddr {
+        match self {
+            Self::V4 { src, .. } => IpAddr::V4(src),
+            Self::V6 { src, .. } => IpAddr::V6(src),
+        }
+    }
+
+    /// The peer's address.
+    pub(super) const fn remote(self) -> IpAddr {
+        match self {
+            Self::V4 { dst, .. } => IpAddr::V4(dst),
+            Self::V6 { dst, .. } => IpAddr::V6(dst),
+        }
+    }
+
+    const fn template(self) -> template::Underlay {
+        match self {
+            Self::V4 { src, dst } => template::Underlay::V4 { src: src.octets(), dst: dst.octets() },
+            Self::V6 { src, dst } => template::Underlay::V6 { src: src.octets(), dst: dst.octets() },
+        }
+    }
+
+    /// The tunnel to a subnet.
+    pub(super) fn tunnel(self, local: &Local, record: &PeerSubnet, hops: Slots, mtu: u32) -> Tunnel {
+        let vni = record.vni.unwrap_or(local.vni);
+        let port = record.port.unwrap_or(local.port);
+        let template = match record.encap {
+            Encap::Vxlan => Vxlan {
+                underlay: self.template(),
+                carries: match record.subnet {
+                    IpNet::V4(_) => ETHERTYPE_IPV4,
+                    IpNet::V6(_) => ETHERTYPE_IPV6,
+                },
+                port,
+                vni,
+                inner_src: local.vtep_mac,
+                inner_dst: record.vtep_mac.unwrap_or(Mac::BROADCAST),
+            }
+            .compile(),
+        };
+        let needs_checksum = matches!(self, Self::V6 { .. }) && !record.zero_checksum;
+        Tunnel {
+            template: template.bytes,
+            room_flags: template.room_flags,
+            template_len: template.len as u32,
+            checksum: template.checksum,
+            mtu,
+            peer: 0,
+            encap: record.encap as u32,
+            flags: if needs_checksum { tunnel_flag::UDP_CHECKSUM } else { 0 },
+            local: self.local().into(),
+            remote: self.remote().into(),
+            vni: vni.key(),
+            port: Be16::new(port),
+            padding: [0; 2],
+            hops,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Which addresses are one host's: records may name one of its addresses, or both.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::underlay::Underlay;
+
+/// The addresses, together by host: those that some record names together, and those that have one in common with
+/// them. In the order of their first addresses.
+pub(super) fn together(hosts: impl Iterator<Item = Underlay>) -> Vec<BTreeSet<IpAddr>> {
+    let mut groups: Vec<BTreeSet<IpAddr>> = Vec::new();
+    for host in hosts.collect::<BTreeSet<_>>() {
+        let mut group: BTreeSet<IpAddr> = host.addresses().collect();
+        for other in groups.extract_if(.., |other| !other.is_disjoint(&group)).collect::<Vec<_>>() {
+            group.extend(other);
+        }
+        groups.push(group);
+    }
+    groups.sort();
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(v4: Option<u8>, v6: Option<u16>) -> Underlay {
+        let v4 = v4.map(|n| [192, 0, 2, n].into());
+        let v6 = v6.map(|n| [0xfd00, 0, 0, 0, 0, 0, 0, n].into());
+        Underlay::new(v4, v6).unwrap()
+    }
+
+    fn sizes(hosts: &[Underlay]) -> Vec<usize> {
+        together(hosts.iter().copied()).iter().map(BTreeSet::len).collect()
+    }
+
+    #[test]
+    fn an_address_in_common_makes_one_host() {
+        assert_eq!(sizes(&[host(Some(1), None), host(Some(1), None), host(Some(2), None)]), [1, 1]);
+        assert_eq!(sizes(&[host(Some(1), None), host(None, Some(1)), host(Some(2), None)]), [1, 1, 1]);
+        // The two are known to be one by the third.
+        assert_eq!(sizes(&[host(Some(1), None), host(None, Some(1)), host(Some(1), Some(1))]), [2]);
+        assert_eq!(sizes(&[host(Some(1), Some(1)), host(Some(2), Some(1)), host(Some(2), Some(2))]), [4]);
+        assert_eq!(sizes(&[]), [0; 0]);
+    }
+}

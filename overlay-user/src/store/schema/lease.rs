@@ -1,0 +1,123 @@
+//! The value of a subnet's key.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use overlay_common::{Encap, Mac, Vni};
+use serde_json::{Map, Value};
+
+use super::{
+    json::{child, flag, object, port, text, vni},
+    parse_subnet_name,
+};
+use crate::{
+    store::{Announcement, PeerSubnet, Subnets, address},
+    underlay::Underlay,
+};
+
+/// What the value of a subnet's key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// A peer: the IPv4 subnet, and the IPv6 one where the key names one. The host is the same.
+    Peer(Vec<PeerSubnet>),
+    /// In order, but nothing that we can send to; the text says why.
+    Ignored(String),
+}
+
+/// Reads a subnet's key and value.
+///
+/// # Errors
+/// One line: which field, what is wrong and what is expected.
+pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
+    let subnets = parse_subnet_name(name)?;
+    let lease = object(value)?;
+    let encap = match text(&lease, "BackendType")? {
+        None | Some("") => {
+            return Ok(Lease::Ignored("it has no BackendType; peers of type vxlan are served".into()));
+        }
+        Some(kind) => match kind.parse::<Encap>() {
+            Ok(encap) => encap,
+            Err(_) => {
+                return Ok(Lease::Ignored(format!(
+                    "its BackendType is {kind:?}; peers of type vxlan are served"
+                )));
+            }
+        },
+    };
+    let host = host(&lease, subnets)?;
+    let zero_checksum = match child(&lease, "Overlayd")? {
+        Some(extras) => flag(extras, "Overlayd.UDP6ZeroChecksum")?.unwrap_or(false),
+        None => false,
+    };
+    let v4 = Backend::read(&lease, "BackendData")?.unwrap_or_default();
+    let v6 = Backend::read(&lease, "BackendV6Data")?.unwrap_or(v4);
+    let peer = |subnet| {
+        let Backend { vni, port, vtep_mac } = if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
+        PeerSubnet { subnet, host, encap, vni, port, vtep_mac, zero_checksum }
+    };
+    Ok(Lease::Peer(subnets.each().map(peer).collect()))
+}
+
+/// The host's addresses. flannel always writes `PublicIP`: 0.0.0.0 is none.
+fn host(lease: &Map<String, Value>, subnets: Subnets) -> Result<Underlay, String> {
+    let v4 = match text(lease, "PublicIP")? {
+        None | Some("0.0.0.0") => None,
+        Some(text) => Some(address::host(text, subnets.each()).map_err(|error| format!("PublicIP {error}"))?),
+    };
+    let v6 = match text(lease, "PublicIPv6")? {
+        None | Some("::") => None,
+        Some(text) => {
+            Some(address::host(text, subnets.each()).map_err(|error| format!("PublicIPv6 {error}"))?)
+        }
+    };
+    Underlay::new(v4, v6)
+        .ok_or_else(|| "PublicIP is missing, and so is PublicIPv6: the host's address is expected".into())
+}
+
+/// How one of the subnets is reached.
+#[derive(Clone, Copy, Default)]
+struct Backend {
+    vni: Option<Vni>,
+    port: Option<u16>,
+    vtep_mac: Option<Mac>,
+}
+
+impl Backend {
+    fn read(lease: &Map<String, Value>, name: &str) -> Result<Option<Self>, String> {
+        let Some(data) = child(lease, name)? else { return Ok(None) };
+        let vtep_mac = match text(data, &format!("{name}.VtepMAC"))? {
+            Some(mac) => address::vtep_mac(mac).map_err(|error| format!("{name}.VtepMAC {error}"))?,
+            None => None,
+        };
+        let (vni, port) = (vni(data, &format!("{name}.VNI"))?, port(data, &format!("{name}.Port"))?);
+        Ok(Some(Self { vni, port, vtep_mac }))
+    }
+}
+
+/// The host that a subnet's value names, where it can be read at all.
+pub fn owner(value: &[u8]) -> Option<Underlay> {
+    let lease = object(value).ok()?;
+    let v4 = text(&lease, "PublicIP").ok().flatten().and_then(|text| text.parse::<Ipv4Addr>().ok());
+    let v6 = text(&lease, "PublicIPv6").ok().flatten().and_then(|text| text.parse::<Ipv6Addr>().ok());
+    Underlay::new(v4.filter(|v4| !v4.is_unspecified()), v6.filter(|v6| !v6.is_unspecified()))
+}
+
+/// Writes the value of our own subnets' key: of a node that knows IPv4 only, byte for byte as flannel does.
+pub fn lease_value(announcement: &Announcement) -> String {
+    let Announcement { subnets, host, vni, vtep_mac } = announcement;
+    let mac = Value::from(vtep_mac.as_str());
+    let data = format!(r#"{{"VNI":{vni},"VtepMAC":{mac}}}"#);
+    let v4 = host.v4().unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let v6 = match (host.v6(), subnets.v6) {
+        (Some(v6), _) => format!(r#""{v6}""#),
+        // A dual-stack flanneld takes the address of an IPv6 subnet's host for granted: null would end it.
+        (None, Some(_)) => format!(r#""{}""#, Ipv6Addr::UNSPECIFIED),
+        (None, None) => "null".into(),
+    };
+    let data_v6 = if subnets.v6.is_some() { format!(r#","BackendV6Data":{data}"#) } else { String::new() };
+    // Go ignores fields it does not know.
+    let extras = if host.v6().is_some() { r#","Overlayd":{"UDP6ZeroChecksum":true}"# } else { "" };
+    format!(
+        r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"BackendType":"vxlan","BackendData":{data}{data_v6}{extras}}}"#
+    )
+}
