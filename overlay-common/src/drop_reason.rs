@@ -77,6 +77,8 @@ drop_reasons! {
     TunnelForged = 23, "tunnel_forged";
     /// Local sender put one priority tag (VLAN id 0) behind another.
     VlanStacked = 24, "vlan_stacked";
+    /// Local sender put more IPv6 extension headers in front than overlayd looks behind, with the hop limit of neighbour discovery.
+    ExtensionChain = 25, "extension_chain";
 }
 
 impl DropReason {
@@ -127,6 +129,7 @@ mod tests {
             (22, "port_full"),
             (23, "tunnel_forged"),
             (24, "vlan_stacked"),
+            (25, "extension_chain"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

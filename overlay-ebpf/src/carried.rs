@@ -1,12 +1,12 @@
 //! The two versions of IP that the overlay carries: where the programs look up what belongs to each.
 
 use overlay_common::{
-    checksum,
+    DropReason, checksum,
     map::{Port, Route, Subnet, port_flag},
     parse::{self, masked, masked_v6},
     template::{DECAP_TO_V4, DECAP_TO_V6},
     vni::VniKey,
-    wire::{IpHeader, Ipv4Header, Ipv6Header},
+    wire::{IpHeader, Ipv4Header, Ipv6Header, ipv6::ON_LINK},
 };
 
 use crate::{maps, packet::Skb};
@@ -35,10 +35,16 @@ pub(crate) trait Carried: IpHeader {
     fn is_reserved(port: &Port, addr: Self::Addr) -> bool;
 
     /// The address that a frame claims to be its sender's own, by ARP or neighbour discovery.
-    fn claimed(skb: &Skb<'_>) -> Option<Self::Addr>;
+    ///
+    /// # Errors
+    /// [`DropReason::ExtensionChain`] where it cannot be told.
+    fn claimed(skb: &Skb<'_>) -> Result<Option<Self::Addr>, DropReason>;
 
     /// Takes one from the hops that are left, in the header at `offset`: the overlay is one hop.
     fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64>;
+
+    /// Lets a packet that came out of the overlay, whose header is at `offset`, not pass for one of the link.
+    fn deny_on_link(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64>;
 }
 
 impl Carried for Ipv4Header {
@@ -74,8 +80,8 @@ impl Carried for Ipv4Header {
     }
 
     #[inline(always)]
-    fn claimed(skb: &Skb<'_>) -> Option<[u8; 4]> {
-        parse::arp_sender(skb)
+    fn claimed(skb: &Skb<'_>) -> Result<Option<[u8; 4]>, DropReason> {
+        Ok(parse::arp_sender(skb))
     }
 
     #[inline(always)]
@@ -86,6 +92,12 @@ impl Carried for Ipv4Header {
         // TTL, protocol and checksum stand next to each other: bytes 8 to 11.
         let [high, low] = sum.to_be_bytes();
         skb.store(offset + 8, &[ttl, self.protocol, high, low])
+    }
+
+    /// ARP is no IPv4.
+    #[inline(always)]
+    fn deny_on_link(&self, _skb: &Skb<'_>, _offset: usize) -> Result<(), i64> {
+        Ok(())
     }
 }
 
@@ -120,7 +132,7 @@ impl Carried for Ipv6Header {
     }
 
     #[inline(always)]
-    fn claimed(skb: &Skb<'_>) -> Option<[u8; 16]> {
+    fn claimed(skb: &Skb<'_>) -> Result<Option<[u8; 16]>, DropReason> {
         parse::nd_sender(skb)
     }
 
@@ -128,5 +140,12 @@ impl Carried for Ipv6Header {
     fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
         // The hop limit is byte 7, and there is no checksum.
         skb.store(offset + 7, &(self.hop_limit - 1))
+    }
+
+    /// Neighbour discovery believes what has all 255 hops left, behind whatever headers: through a router nobody could
+    /// speak to a neighbour like that, and through the overlay a peer's container shall not either.
+    #[inline(always)]
+    fn deny_on_link(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
+        if self.hop_limit == ON_LINK { self.take_hop(skb, offset) } else { Ok(()) }
     }
 }

@@ -310,6 +310,7 @@ impl Arrival {
         {
             mss::clamp::<H>(skb, tunnel.mtu);
         }
+        inner.deny_on_link(skb, L3).map_err(|_| DropReason::DecapFailed)?;
         let verdict = deliver::to::<H>(skb, self.destination)?;
         maps::count_traffic(self.sender.peer, Direction::FromPeer, packets, bytes);
         Ok(verdict)

@@ -122,7 +122,7 @@ fn is_for_host(skb: &Skb<'_>, port: &Port) -> bool {
 /// Refuses who says by ARP or neighbour discovery that it is the bridge.
 #[inline(always)]
 fn refuse_gateway_claim<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
-    match H::claimed(skb) {
+    match H::claimed(skb)? {
         Some(addr) if H::is_gateway(port, addr) => Err(DropReason::GatewayClaimed),
         _ => Ok(()),
     }

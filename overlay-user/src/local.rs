@@ -108,15 +108,17 @@ impl Local {
         }
         refuse_overlaps(&bridges)?;
         let network = network.unwrap_or_default();
-        let (smallest, dearest) = (smallest(&uplinks), dearest(underlay));
+        let smallest = smallest(&uplinks).context("one uplink at least is up")?;
         if let Some(wanted) = config.mtu {
             ensure!(
                 wanted >= SMALLEST_MTU,
-                "--mtu {wanted} is too small: {SMALLEST_MTU} to {} are possible over an uplink with MTU {smallest}",
-                smallest - LEAST_OVERHEAD
+                "--mtu {wanted} is too small: {SMALLEST_MTU} to {} are possible over {} with MTU {}",
+                smallest.mtu - cheapest(underlay),
+                smallest.name,
+                smallest.mtu
             );
         }
-        let most = smallest.saturating_sub(dearest);
+        let most = smallest.mtu.saturating_sub(dearest(underlay));
         Ok(Self {
             vni: network.vni.unwrap_or(config.vni),
             port: network.port.unwrap_or(config.port),
@@ -134,7 +136,7 @@ impl Local {
     /// One line where the configuration asks for more than the uplinks carry. What they carry is used then: the
     /// rest would be lost without a word.
     pub fn mtu_trouble(&self, config: &Config) -> Option<String> {
-        let smallest = self.uplinks.iter().filter(|uplink| uplink.up).min_by_key(|uplink| uplink.mtu)?;
+        let smallest = smallest(&self.uplinks)?;
         let most = smallest.mtu - cheapest(self.underlay);
         let wanted = config.mtu.filter(|wanted| *wanted > most)?;
         Some(format!(
@@ -174,7 +176,7 @@ impl Local {
     pub fn mtu_to(&self, peer: IpAddr, hops: &Slots, encap: Encap) -> u32 {
         let carry = |index: u32| self.uplink(index).map(|uplink| uplink.mtu);
         let least = hops.iter().filter_map(|hop| carry(hop.uplink)).min();
-        let outer = least.unwrap_or_else(|| smallest(&self.uplinks));
+        let outer = least.or(smallest(&self.uplinks).map(|uplink| uplink.mtu)).unwrap_or_default();
         let most = outer.saturating_sub(overhead(encap, peer));
         self.mtu_limit.map_or(most, |limit| limit.min(most))
     }
@@ -205,9 +207,9 @@ async fn refuse_missing<T>(netlink: &Netlink, name: &str, flag: &str) -> anyhow:
     bail!("interface {name} does not exist: name another with {flag}; there are {}", names.join(", "))
 }
 
-/// The MTU of the smallest uplink that is up.
-fn smallest(uplinks: &[Uplink]) -> u32 {
-    uplinks.iter().filter(|uplink| uplink.up).map(|uplink| uplink.mtu).min().unwrap_or_default()
+/// The uplink with the smallest MTU of those that are up.
+fn smallest(uplinks: &[Uplink]) -> Option<&Uplink> {
+    uplinks.iter().filter(|uplink| uplink.up).min_by_key(|uplink| uplink.mtu)
 }
 
 /// The most that outer headers take, bytes, over what we can be reached by.

@@ -36,10 +36,14 @@ impl Footprint {
         for (what, args) in [
             ("route", "-o -4 route show table all"),
             ("rule", "-o -4 rule"),
+            ("route", "-o -6 route show table all"),
+            ("rule", "-o -6 rule"),
             ("neighbour", "-o neigh show nud permanent"),
         ] {
             let said = ns.ip(args)?.stdout;
-            lines.extend(said.lines().map(|line| format!("{what} {}", line.trim())));
+            // Those of links themselves are there as soon as duplicates have been looked for.
+            let lasting = said.lines().filter(|line| !line.contains("fe80:") && !line.contains("ff00:"));
+            lines.extend(lasting.map(|line| format!("{what} {}", line.trim())));
         }
         lines.extend(settings(ns)?);
         if let Some(etcd) = &topology.etcd {

@@ -1,11 +1,11 @@
 //! What overlayctl tells, by row: how a test asks the daemon's maps.
 
-use std::{collections::BTreeMap, iter, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, iter::once, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Topology, eventually, frame, host::Host, overlayd::Overlayd, tcx};
+use crate::{Topology, container::Bridge, eventually, frame, host::Host, overlayd::Overlayd, tcx};
 
 /// How long news may take from one daemon to the others, on a machine with much to do.
 const HEARD: Duration = Duration::from_secs(5);
@@ -92,19 +92,19 @@ impl Overlayd {
 }
 
 impl Topology {
-    /// Waits until every daemon has a route to the docker0 of every other one: the first to start has to
-    /// hear of those after it.
+    /// Waits until every daemon has a route to every subnet of every other one that it can reach: the first to start
+    /// has to hear of those after it.
     ///
     /// # Errors
     /// One did not hear in time.
     pub fn await_routes(&self) -> Result<()> {
         for host in self.hosts.iter().filter(|host| host.overlayd.is_some()) {
-            let others =
-                self.hosts.iter().filter(|other| other.overlayd.is_some() && other.name != host.name);
-            // What has no IPv6 itself has no routes to it.
-            let v6 = |other: &Host| host.bridge.ip_v6.and(other.bridge.subnet_v6());
-            let wanted: Vec<String> =
-                others.flat_map(|other| iter::once(other.bridge.subnet()).chain(v6(other))).collect();
+            let others = self.hosts.iter().filter(|other| {
+                other.overlayd.is_some() && other.name != host.name && other.underlay.meets(host.underlay)
+            });
+            let v6 = |bridge: &Bridge| bridge.subnet_v6().filter(|_| host.bridge.ip_v6.is_some());
+            let subnets = |other: &Host| once(other.bridge.subnet()).chain(v6(&other.bridge)).collect();
+            let wanted: Vec<String> = others.flat_map::<Vec<_>, _>(subnets).collect();
             let complete = || {
                 host.overlayd()
                     .routes()

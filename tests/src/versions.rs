@@ -25,6 +25,12 @@ impl Versions {
         self != Self::V4
     }
 
+    /// Whether one is spoken by both.
+    #[must_use]
+    pub fn meets(self, other: Self) -> bool {
+        (self.v4() && other.v4()) || (self.v6() && other.v6())
+    }
+
     /// What either speaks.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

@@ -125,22 +125,50 @@ fn lengths_of_ipv6_contradict() {
     assert_eq!(with(L3 + 74, &[0, 9]), DropReason::InnerMalformed);
 }
 
+/// A neighbour message behind these extension headers: kind and length in words of eight bytes.
+fn neighbour_message(icmp_type: u8, extensions: &[(u8, u8)]) -> Vec<u8> {
+    let mut kinds: Vec<u8> = extensions.iter().map(|(kind, _)| *kind).collect();
+    kinds.push(PROTOCOL_ICMPV6);
+    let ip = Ipv6Header {
+        version_class_flow: Ipv6Header::first_word(0),
+        next_header: kinds[0],
+        hop_limit: 255,
+        src: [1; 16],
+        ..Ipv6Header::default()
+    };
+    let mut packet = vec![0; 12];
+    packet.extend([0x86, 0xdd]);
+    packet.extend_from_slice(bytemuck::bytes_of(&ip));
+    for (n, (_, words)) in extensions.iter().enumerate() {
+        let start = packet.len();
+        packet.extend([kinds[n + 1], words - 1]);
+        packet.resize(start + 8 * usize::from(*words), 0);
+    }
+    packet.extend([icmp_type, 0, 0, 0, 0, 0, 0, 0]);
+    packet.extend([2; 16]);
+    packet
+}
+
 #[test]
 fn nd_claims_are_read() {
-    let mut packet = [0_u8; L3 + 40 + 24];
-    packet[12..14].copy_from_slice(&[0x86, 0xdd]);
-    packet[L3 + 6] = 58;
-    packet[L3 + 8..L3 + 24].copy_from_slice(&[1; 16]);
-    packet[L3 + 40] = 136;
-    packet[L3 + 48..].copy_from_slice(&[2; 16]);
-    assert_eq!(nd_sender(&packet[..]), Some([2; 16]), "what is advertised");
-    packet[L3 + 40] = 135;
-    assert_eq!(nd_sender(&packet[..]), Some([1; 16]), "who asks");
-    for len in 0..packet.len() {
-        assert_eq!(nd_sender(&packet[..len]), None, "cut to {len} bytes");
+    for extensions in [&[][..], &[(60, 1)], &[(0, 1), (43, 3), (60, 2)], &[(60, 1); 7]] {
+        let packet = neighbour_message(136, extensions);
+        assert_eq!(nd_sender(&packet[..]), Ok(Some([2; 16])), "what is advertised, {extensions:?}");
+        for len in 0..packet.len() {
+            assert_eq!(nd_sender(&packet[..len]), Ok(None), "cut to {len} bytes");
+        }
+        let asks = neighbour_message(135, extensions);
+        assert_eq!(nd_sender(&asks[..]), Ok(Some([1; 16])), "who asks");
+        assert_eq!(nd_sender(&neighbour_message(128, extensions)[..]), Ok(None));
+        let mut fresh = asks.clone();
+        fresh[L3 + 8..L3 + 24].fill(0);
+        assert_eq!(nd_sender(&fresh[..]), Ok(None), "who has no address yet");
+        let mut routed = packet.clone();
+        routed[L3 + 7] = 254;
+        assert_eq!(nd_sender(&routed[..]), Ok(None), "no kernel believes it");
     }
-    packet[L3 + 40] = 128;
-    assert_eq!(nd_sender(&packet[..]), None);
+    assert_eq!(nd_sender(&neighbour_message(136, &[(44, 1)])[..]), Ok(None), "no kernel believes fragments");
+    assert_eq!(nd_sender(&neighbour_message(136, &[(60, 1); 8])[..]), Err(DropReason::ExtensionChain));
 }
 
 #[test]

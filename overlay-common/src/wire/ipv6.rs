@@ -14,16 +14,21 @@ pub const PROTOCOL_ICMPV6: u8 = 58;
 /// The smallest MTU of a link that carries IPv6 (section 5), bytes.
 pub const MIN_MTU: u32 = 1280;
 
-/// Next headers that are no transport: something else stands between (RFC 7045).
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
-    pub(super) const MOBILITY: u8 = 135;
-    pub(super) const HOST_IDENTITY: u8 = 139;
-    pub(super) const SHIM: u8 = 140;
-}
+/// The hop limit that proves that no router was on the way (RFC 4861 section 7.1).
+pub const ON_LINK: u8 = 255;
+
+// Next headers that are no transport: something else stands between (RFC 7045).
+/// Hop-by-hop options.
+pub const HOP_BY_HOP: u8 = 0;
+/// A routing header.
+pub const ROUTING: u8 = 43;
+/// A fragment header.
+pub const FRAGMENT: u8 = 44;
+/// Destination options.
+pub const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+const HOST_IDENTITY: u8 = 139;
+const SHIM: u8 = 140;
 
 /// An IPv6 header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -144,7 +149,6 @@ impl IpHeader for Ipv6Header {
 
     #[inline(always)]
     fn is_plain(&self) -> bool {
-        use extension::{DESTINATION, FRAGMENT, HOP_BY_HOP, HOST_IDENTITY, MOBILITY, ROUTING, SHIM};
         // What almost every packet is, before the questions.
         matches!(self.next_header, PROTOCOL_TCP | PROTOCOL_UDP)
             || !matches!(
@@ -157,7 +161,7 @@ impl IpHeader for Ipv6Header {
     fn udp_offset<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Option<usize> {
         match self.next_header {
             PROTOCOL_UDP => Some(Self::LEN),
-            extension::FRAGMENT => {
+            FRAGMENT => {
                 let fragment: FragmentHeader = packet.read(start + Self::LEN)?;
                 let first = !fragment.is_later() && fragment.next_header == PROTOCOL_UDP;
                 first.then_some(Self::LEN + FragmentHeader::LEN)

@@ -62,12 +62,14 @@ impl Ways {
         for peer in peers.iter().copied().filter(|ip| !self.asked.contains(ip)).collect::<Vec<_>>() {
             let found = netlink.next_hops(peer).await.map_err(|error| error.to_string());
             match found.and_then(|found| judge(peer, &found, local)) {
-                Ok(ways) => {
-                    if let Some(slots) = hops::fill(&ways, self.slots.get(&peer)) {
+                Ok(ways) => match hops::fill(&ways, self.slots.get(&peer)) {
+                    Some(slots) => {
                         self.take(peer, slots, local);
                         self.asked.insert(peer);
                     }
-                }
+                    // A cable that was pulled is no trouble of ours.
+                    None => self.make_do(peer, local, netlink).await,
+                },
                 Err(trouble) => {
                     self.make_do(peer, local, netlink).await;
                     troubles.insert(trouble);
@@ -103,7 +105,7 @@ fn on_link(peer: IpAddr, gateway: Option<IpAddr>, local: &Local) -> Slots {
     [Hop { uplink, next_hop: gateway.unwrap_or(peer).into() }; MAX_HOPS]
 }
 
-/// The ways that lead through uplinks of ours, or why there are none.
+/// The ways that lead through uplinks of ours, or why there are none; no ways where the route has none that lives.
 fn judge(peer: IpAddr, found: &[NextHop], local: &Local) -> Result<Vec<Way>, String> {
     if found.iter().any(|hop| hop.local) {
         return Err(format!("peer {peer} is an address of this host: packets to it go nowhere"));
@@ -115,7 +117,7 @@ fn judge(peer: IpAddr, found: &[NextHop], local: &Local) -> Result<Vec<Way>, Str
             Way { hop: Hop { uplink: hop.ifindex, next_hop }, weight: hop.weight.max(1) }
         })
         .collect();
-    if !ways.is_empty() {
+    if !ways.is_empty() || found.is_empty() {
         return Ok(ways);
     }
     let which = if local.uplinks.len() > 1 { "any of the uplinks" } else { "the uplink" };
@@ -166,6 +168,7 @@ mod tests {
         assert_eq!(hops, [(2, PEER), (5, [192, 0, 2, 1].into())]);
         let trouble = judge(PEER, &found[2..], &local).unwrap_err();
         assert!(trouble.contains("does not lead through any of the uplinks eth0, eth1"), "{trouble}");
+        assert_eq!(judge(PEER, &[], &local), Ok(Vec::new()), "no carrier anywhere");
         let trouble = judge(PEER, &[NextHop { local: true, ..hop(1, None) }], &local).unwrap_err();
         assert!(trouble.contains("address of this host"), "{trouble}");
     }

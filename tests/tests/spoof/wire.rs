@@ -77,7 +77,8 @@ fn carried(cases: &mut Cases<'_>) {
         t.inner_dst = frame::BROADCAST;
         t.inner_ethertype = frame::ARP;
     });
-    cases.add("IPv6 inside", "inner_protocol", |t| t.inner_ethertype = 0x86dd);
+    cases.add("neither version inside", "inner_protocol", |t| t.inner_ethertype = 0x88b5);
+    cases.add("IPv6 by name alone", "inner_malformed", |t| t.inner_ethertype = 0x86dd);
     cases.add("a VLAN inside", "inner_protocol", |t| {
         t.inner = [vec![0, 7, 8, 0], t.inner.clone()].concat();
         t.inner_ethertype = frame::VLAN;

@@ -107,6 +107,29 @@ fn either_version_over_either_version() {
     ]);
 }
 
+/// No kernel believes neighbour discovery with fewer hops.
+#[test]
+fn nothing_from_a_peer_passes_for_a_neighbours() {
+    let all = |dst| Ipv6 { hop_limit: 255, ..from_b(dst) };
+    let less = |dst| Ipv6 { hop_limit: 254, ..from_b(dst) }.bytes();
+    let delivered_less = |name: &str, dst, mac| {
+        row(name, &all(dst)).redirects(delivered(mac, IPV6, &less(dst))).counts(2, FromPeer, 1, 104)
+    };
+    let advertises = Ipv6::neighbour(136, OF_B, CONTAINER6, GATEWAY6);
+    let harmless = Ipv6 { hop_limit: 254, ..advertises.clone() }.bytes();
+    run_in_tc(&[
+        delivered_less("to a container", CONTAINER6, CONTAINER_MAC),
+        delivered_less("to another", OTHER6, OTHER_MAC),
+        row("an advertisement", &advertises)
+            .redirects(delivered(CONTAINER_MAC, IPV6, &harmless))
+            .counts(2, FromPeer, 1, 64),
+        row("to the host", &all(GATEWAY6))
+            .redirects(eth(GATEWAY_MAC, OVERLAY_NEIGHBOUR, IPV6, &less(GATEWAY6)))
+            .mark_out(TO_HOST_MARK)
+            .counts(2, FromPeer, 1, 104),
+    ]);
+}
+
 #[test]
 fn a_peer_speaks_for_its_own_subnets_only() {
     let drops = |name: &str, ip: &Ipv6, reason| row(name, ip).drops(reason);

@@ -16,7 +16,7 @@ use crate::{
     bed::moved_event_ip,
     case::{Case, run_table},
     packet::{IPV6, eth, pattern, udp},
-    world::{CONTAINER_MAC, GATEWAY_MAC, OTHER_MAC, PORT_NUMBER, dev, endpoint},
+    world::{CONTAINER_MAC, GATEWAY_MAC, OTHER_MAC, PORT_NUMBER, dev, endpoint, port},
 };
 
 const ALL_NODES: [u8; 16] = addr([0xff02, 0, 0, 0, 0, 0, 0, 1]);
@@ -81,12 +81,18 @@ fn whoever_speaks_is_learned() {
 
 #[test]
 fn nobody_is_the_gateway_but_the_bridge() {
+    let frame = |ip: &Ipv6| eth([0x33, 0x33, 0, 0, 0, 1], CONTAINER_MAC, IPV6, &ip.bytes());
     let claims = |name: &str, ip: &Ipv6| {
         case(name, eth([0x33, 0x33, 0, 0, 0, 1], CONTAINER_MAC, IPV6, &ip.bytes()))
             .drops(DropReason::GatewayClaimed)
     };
     let passes =
         |name: &str, ip: &Ipv6| case(name, eth([0x33, 0x33, 0, 0, 0, 1], CONTAINER_MAC, IPV6, &ip.bytes()));
+    let claim = Ipv6::neighbour(136, CONTAINER6, ALL_NODES, GATEWAY6);
+    let behind = |kind: u8, ip: &Ipv6| {
+        let payload = [&[ip.next_header, 0, 1, 4, 0, 0, 0, 0], &ip.payload[..]].concat();
+        Ipv6 { next_header: kind, payload, ..ip.clone() }
+    };
     run_table(&[
         claims("advertises it to all", &Ipv6::neighbour(136, CONTAINER6, ALL_NODES, GATEWAY6)),
         claims(
@@ -95,8 +101,22 @@ fn nobody_is_the_gateway_but_the_bridge() {
         ),
         claims("asks as if it were", &Ipv6::neighbour(135, GATEWAY6, ALL_NODES, OTHER6)),
         claims("on the bridge", &Ipv6::neighbour(136, CONTAINER6, ALL_NODES, GATEWAY6)).on(dev::BRIDGE),
+        claims("behind destination options", &behind(60, &claim)),
+        claims("behind hop-by-hop options", &behind(0, &claim)),
+        claims("behind a routing header", &behind(43, &claim)),
+        claims("behind several", &behind(0, &behind(43, &behind(60, &claim)))),
+        case("behind more than anybody sends", frame(&(0..8).fold(claim.clone(), |ip, _| behind(60, &ip))))
+            .drops(DropReason::ExtensionChain),
+        passes("with a hop limit that no kernel believes", &Ipv6 { hop_limit: 254, ..claim.clone() }),
+        passes("in a fragment, which no kernel believes", &behind(44, &claim)),
         passes("advertises its own", &Ipv6::neighbour(136, CONTAINER6, ALL_NODES, CONTAINER6)),
         passes("asks for the gateway", &Ipv6::neighbour(135, CONTAINER6, ALL_NODES, GATEWAY6)),
+        passes("looks whether its address is free", &Ipv6::neighbour(135, [0; 16], ALL_NODES, CONTAINER6)),
+        passes(
+            "the same, where the bridge has no IPv6",
+            &Ipv6::neighbour(135, [0; 16], ALL_NODES, CONTAINER6),
+        )
+        .with(|maps| maps.put_port(dev::PORT, port(0)).unwrap()),
         passes("a link-local address", &Ipv6::neighbour(136, LINK_LOCAL, ALL_NODES, LINK_LOCAL)),
     ]);
 }
