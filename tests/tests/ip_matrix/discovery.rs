@@ -2,7 +2,7 @@
 
 use harness::{
     Topology, Versions, eventually,
-    host::{BRIDGE, Host},
+    host::{BRIDGE, Host, UPLINK},
     traffic::{Endpoint, ping_with},
 };
 
@@ -14,19 +14,13 @@ fn first_ping(from: Endpoint<'_, std::net::IpAddr>, to: &Host, version: Version)
     assert!(ping.clean(), "{version:?} to {}: {}", to.name, ping.text);
 }
 
-/// Nobody has heard of the containers: neither the kernels nor the daemons.
+/// No kernel knows any neighbour: hosts on their bridges and uplinks, nor containers.
 fn forgotten(topology: &Topology) {
     for host in &topology.hosts {
-        host.ns.ip(&format!("neigh flush dev {BRIDGE}")).unwrap();
+        for device in [BRIDGE, UPLINK] {
+            host.ns.ip(&format!("neigh flush dev {device}")).unwrap();
+        }
         host.c(1).ns.ip("neigh flush dev eth0").unwrap();
-    }
-    for host in &topology.hosts {
-        // What a container has said itself goes when it is silent for long: not within a test.
-        let forgotten = |version: &Version| {
-            let endpoint = host.overlayd().endpoint(version.ip(host.c(1))).unwrap();
-            endpoint.is_none_or(|endpoint| endpoint.source == "spoken")
-        };
-        eventually("the daemon forgets", SOON, || VERSIONS.iter().all(forgotten)).unwrap();
     }
 }
 
@@ -46,6 +40,20 @@ fn the_first_packet_to_a_container_that_nobody_has_heard_of() {
     }
 }
 
+/// A container that is started anew, with the same addresses: whatever was known of them is of no use.
+#[test]
+fn the_first_packet_to_a_container_that_was_restarted() {
+    let mut topology = bed::builder(Versions::V6).containers(2).up().unwrap();
+    bed::settle(&topology);
+    for version in VERSIONS {
+        topology.restart_container(2, 1).unwrap();
+        let (h1, h2) = (topology.h(1), topology.h(2));
+        first_ping(bed::end(h1, 1, version), h2, version);
+        eventually("then it is known", SOON, || version.is_known(h2, 1)).unwrap();
+    }
+    no_drops(&topology);
+}
+
 /// The neighbour caches are cold on the uplinks and on the bridges of both hosts.
 #[test]
 fn the_first_packet_after_cold_neighbour_caches() {
@@ -56,10 +64,8 @@ fn the_first_packet_after_cold_neighbour_caches() {
         for (from, to) in [(h1, h2), (h2, h1)] {
             for version in VERSIONS {
                 forgotten(&topology);
-                for host in [h1, h2] {
-                    host.ns.ip("neigh flush dev eth0").unwrap();
-                }
                 first_ping(bed::end(from, 1, version), to, version);
+                forgotten(&topology);
                 first_ping(Endpoint { ns: &from.ns, ip: version.gateway(from) }, to, version);
             }
         }

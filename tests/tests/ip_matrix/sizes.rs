@@ -1,6 +1,6 @@
 //! MTU: what fits arrives, of what does not the sender is told or it is fragmented, and TCP needs neither.
 
-use harness::{Versions, host::Host};
+use harness::{Versions, host::Host, traffic::ping_with};
 
 use crate::{
     bed::{self, Version, no_drops, route_mtu},
@@ -41,6 +41,7 @@ fn every_size_arrives_or_is_answered(underlay: Versions) {
         }
         filled(&cell, &wire::packets(sniffer));
         for (from, to) in [(h1, h2), (h2, h1)] {
+            icmp(&cell, from, to);
             tcp(&cell, from, to);
         }
     }
@@ -81,6 +82,26 @@ fn udp(cell: &Cell, from: &Host, to: &Host) {
             right(ends(false).arrives_in_the_end(LARGE));
         }
     }
+}
+
+/// It is the sender's own gateway that says what is too large: nobody else is asked to be trusted.
+fn icmp(cell: &Cell, from: &Host, to: &Host) {
+    let container = from.c(1);
+    socket::forget(&container.ns);
+    let headers = if cell.inner == Version::V4 { 28 } else { 48 };
+    let ping = |size: u32| {
+        let size = (size - headers).to_string();
+        ping_with(&container.ns, cell.inner.ip(to.c(1)), 2, &["-M", "do", "-s", &size]).unwrap()
+    };
+    let too_large = ping(cell.mtu + 1);
+    let (gateway, mtu) = (cell.inner.gateway(from), cell.mtu);
+    let says = match cell.inner {
+        Version::V4 => format!("From {gateway} icmp_seq=1 Frag needed and DF set (mtu = {mtu})"),
+        Version::V6 => format!("From {gateway} icmp_seq=1 Packet too big: mtu={mtu}"),
+    };
+    assert!(too_large.received == 0 && too_large.text.contains(&says), "{cell:?}: {}", too_large.text);
+    let largest = ping(cell.mtu);
+    assert!(largest.clean(), "{cell:?}: {}", largest.text);
 }
 
 /// The largest datagram filled the uplink's MTU to the byte, and no tunnel packet was larger.
