@@ -2,6 +2,7 @@
 
 use harness::{
     Topology, Versions,
+    host::Plan,
     topology::StoreKind,
     traffic::{Ping, ping, ping_from, transfer},
 };
@@ -31,18 +32,29 @@ fn over_both() {
 }
 
 /// The daemons know of each other from etcd, which speaks what the hosts do.
+fn by_etcd(underlay: Versions) {
+    let topology = bed::builder(underlay).store(StoreKind::Etcd).up().unwrap();
+    everybody_reaches_everybody(&topology, underlay);
+}
+
 #[test]
-fn by_etcd() {
-    for underlay in [Versions::V4, Versions::V6, Versions::Both] {
-        let topology = bed::builder(underlay).store(StoreKind::Etcd).up().unwrap();
-        everybody_reaches_everybody(&topology, underlay);
-    }
+fn by_etcd_over_ipv4() {
+    by_etcd(Versions::V4);
+}
+
+#[test]
+fn by_etcd_over_ipv6() {
+    by_etcd(Versions::V6);
+}
+
+#[test]
+fn by_etcd_over_both() {
+    by_etcd(Versions::Both);
 }
 
 /// Hosts that differ in what they speak: each pair uses what both speak, a subnet's own version if they can.
 #[test]
 fn hosts_of_different_underlays() {
-    use harness::host::Plan;
     let spoken = [Versions::Both, Versions::V4, Versions::V6];
     let builder = bed::builder(Versions::Both).hosts(3).without_overlayd();
     let mut topology = builder.plan(move |n| Plan { underlay: spoken[n], bridge_v6: true }).up().unwrap();
