@@ -82,7 +82,7 @@ fn bond(topology: &Topology, host: &Host) {
     }
 }
 
-/// Each host takes from its peer whatever source it has: it is for overlayd to tell who is who.
+/// Each host takes from its peer whatever source a packet has, and sends it all: it is for overlayd to tell who is who.
 fn wireguard(topology: &Topology) -> Keep {
     let keys: Vec<(String, String)> = topology.hosts.iter().map(|_| key_pair()).collect();
     for (index, host) in topology.hosts.iter().enumerate() {
@@ -99,7 +99,7 @@ fn wireguard(topology: &Topology) -> Keep {
         let (public, endpoint) = (keys[peer].1.clone(), format!("{}:51820", BELOW[peer]));
         ns.cmd("wg")
             .args(["set", "eth0", "listen-port", "51820", "private-key", &file.display().to_string()])
-            .args(["peer", &public, "allowed-ips", "172.16.199.0/24", "endpoint", &endpoint])
+            .args(["peer", &public, "allowed-ips", "0.0.0.0/0", "endpoint", &endpoint])
             .check()
             .unwrap();
     }
