@@ -86,6 +86,19 @@ pub(crate) fn builder(underlay: Versions) -> Builder {
     Topology::builder().store(StoreKind::Peers).versions(underlay, true)
 }
 
+/// The same, decapsulating in XDP.
+pub(crate) fn builder_with_xdp(underlay: Versions) -> Builder {
+    builder(underlay).overlayd_args(&["--decap=xdp"])
+}
+
+/// Waits until every host has been through its trial, for which [`settle`] has sent what it takes.
+pub(crate) fn await_xdp(topology: &Topology) {
+    for host in [topology.h(1), topology.h(2)] {
+        let decap = || host.overlayd().ctl(&["status", "-o", "json"]).is_ok_and(|s| s["decap"] == "xdp");
+        eventually(&format!("XDP decapsulates on {}", host.name), SOON, decap).unwrap();
+    }
+}
+
 /// Waits until the containers of the first two hosts have talked, pair by pair, and are known.
 pub(crate) fn settle(topology: &Topology) {
     let (h1, h2) = (topology.h(1), topology.h(2));

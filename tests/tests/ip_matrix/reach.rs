@@ -31,6 +31,15 @@ fn over_both() {
     everybody_reaches_everybody(&bed::builder(Versions::Both).up().unwrap(), Versions::Both);
 }
 
+/// The outer version is told from the packet alone in XDP, too.
+#[test]
+fn behind_xdp() {
+    let topology = bed::builder_with_xdp(Versions::Both).up().unwrap();
+    bed::settle(&topology);
+    bed::await_xdp(&topology);
+    everybody_reaches_everybody(&topology, Versions::Both);
+}
+
 /// The daemons know of each other from etcd, which speaks what the hosts do.
 fn by_etcd(underlay: Versions) {
     let topology = bed::builder(underlay).store(StoreKind::Etcd).up().unwrap();

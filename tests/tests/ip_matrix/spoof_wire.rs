@@ -28,17 +28,25 @@ const PORTS: [u16; 2] = [40_001, 40_002];
 
 #[test]
 fn over_ipv4() {
-    what_the_wire_brings_is_refused_by_name(Versions::V4);
+    what_the_wire_brings_is_refused_by_name(&hosts(Versions::V4), Versions::V4);
 }
 
 #[test]
 fn over_ipv6() {
-    what_the_wire_brings_is_refused_by_name(Versions::V6);
+    what_the_wire_brings_is_refused_by_name(&hosts(Versions::V6), Versions::V6);
 }
 
 #[test]
 fn over_both() {
-    what_the_wire_brings_is_refused_by_name(Versions::Both);
+    what_the_wire_brings_is_refused_by_name(&hosts(Versions::Both), Versions::Both);
+}
+
+#[test]
+fn behind_xdp() {
+    let topology = bed::builder_with_xdp(Versions::V6).hosts(3).containers(2).up().unwrap();
+    bed::settle(&topology);
+    bed::await_xdp(&topology);
+    what_the_wire_brings_is_refused_by_name(&topology, Versions::V6);
 }
 
 /// Three hosts with two containers each, those of the first two known.
@@ -219,9 +227,8 @@ fn spoken(underlay: Versions) -> impl Iterator<Item = Version> {
     })
 }
 
-fn what_the_wire_brings_is_refused_by_name(underlay: Versions) {
-    let topology = hosts(underlay);
-    let mut cases = Cases { topology: &topology, cases: Vec::new() };
+fn what_the_wire_brings_is_refused_by_name(topology: &Topology, underlay: Versions) {
+    let mut cases = Cases { topology, cases: Vec::new() };
     for over in spoken(underlay).flat_map(|outer| VERSIONS.map(|version| (outer, version))) {
         outer(&mut cases, over);
         addressed(&mut cases, over);
@@ -233,7 +240,7 @@ fn what_the_wire_brings_is_refused_by_name(underlay: Versions) {
     let h1 = topology.h(1);
     let containers = [1, 2].map(|n| Sniffer::everywhere(&h1.c(n).ns).unwrap());
     let bridge = Sniffer::on(&h1.ns, harness::host::BRIDGE).unwrap();
-    let (probes, mut account) = (Probes::start(&topology), Account::of(h1));
+    let (probes, mut account) = (Probes::start(topology), Account::of(h1));
     let injector = Injector::open(topology.wire.ns().unwrap(), "h1").unwrap();
     for Case { name, packet, reason } in cases.cases {
         account.send(&name, &injector, &vec![packet; COUNT], reason);
@@ -241,7 +248,7 @@ fn what_the_wire_brings_is_refused_by_name(underlay: Versions) {
     // The same but valid, last in the queue: once these are there, so is all that was sent before.
     let mut valid = 0;
     for (outer, version) in spoken(underlay).flat_map(|outer| VERSIONS.map(|version| (outer, version))) {
-        injector.send(&Forgery::new(&topology, outer, version, VALID).bytes()).unwrap();
+        injector.send(&Forgery::new(topology, outer, version, VALID).bytes()).unwrap();
         valid += 1;
     }
     containers[0]
