@@ -93,6 +93,23 @@ impl Ipv6 {
         Self { next_header: 60, payload, ..self.clone() }
     }
 
+    /// The same packet in two fragments (RFC 8200 section 4.5), the first with so many bytes of payload, a multiple of
+    /// eight; or in one that is all of it (RFC 6946), where that is 0.
+    #[must_use]
+    pub fn in_fragments(&self, id: u32, first: usize) -> Vec<Self> {
+        let part = |at: usize, more: u16, bytes: &[u8]| {
+            let mut payload = vec![self.next_header, 0];
+            payload.extend((len(at) | more).to_be_bytes());
+            payload.extend(id.to_be_bytes());
+            payload.extend(bytes);
+            Self { next_header: 44, payload, ..self.clone() }
+        };
+        match first {
+            0 => vec![part(0, 0, &self.payload)],
+            _ => vec![part(0, 1, &self.payload[..first]), part(first, 0, &self.payload[first..])],
+        }
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
@@ -110,8 +127,15 @@ impl Tunnel {
     /// The outer packet over IPv6 instead, without a UDP checksum.
     #[must_use]
     pub fn ip_v6(&self, src: Ipv6Addr, dst: Ipv6Addr) -> Ipv6 {
-        let mut outer = Ipv6::udp((src, self.src_port), (dst, self.port), &self.payload());
+        let mut outer = self.checksummed_v6(src, dst);
         outer.payload[6..8].fill(0);
+        outer
+    }
+
+    /// The outer packet over IPv6 instead, with a UDP checksum.
+    #[must_use]
+    pub fn checksummed_v6(&self, src: Ipv6Addr, dst: Ipv6Addr) -> Ipv6 {
+        let outer = Ipv6::udp((src, self.src_port), (dst, self.port), &self.payload());
         Ipv6 { class: self.tos, ..outer }
     }
 

@@ -16,5 +16,6 @@ mod samples;
 mod sizes;
 mod socket;
 mod spoof_containers;
+mod spoof_evasions;
 mod spoof_wire;
 mod wire;

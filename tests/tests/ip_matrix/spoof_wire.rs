@@ -72,14 +72,14 @@ pub(crate) fn inner(src: IpAddr, dst: IpAddr, payload: &[u8]) -> (u16, Vec<u8>) 
 
 /// A tunnel packet from host 2 to the first container of host 1, as valid as can be, and its outer addresses.
 #[derive(Clone)]
-struct Forgery {
-    src: IpAddr,
-    dst: IpAddr,
-    tunnel: Tunnel,
+pub(crate) struct Forgery {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    pub(crate) tunnel: Tunnel,
 }
 
 impl Forgery {
-    fn new(topology: &Topology, outer: Version, version: Version, payload: &[u8]) -> Self {
+    pub(crate) fn new(topology: &Topology, outer: Version, version: Version, payload: &[u8]) -> Self {
         let (h1, h2) = (topology.h(1), topology.h(2));
         let (ethertype, packet) = inner(version.nobody(h2), version.ip(h1.c(1)), payload);
         let tunnel = Tunnel {
@@ -101,7 +101,7 @@ impl Forgery {
         Self { src: outer.underlay(h2), dst: outer.underlay(h1), tunnel }
     }
 
-    fn inner(&mut self, src: IpAddr, dst: IpAddr) {
+    pub(crate) fn inner(&mut self, src: IpAddr, dst: IpAddr) {
         (self.tunnel.inner_ethertype, self.tunnel.inner) = inner(src, dst, FORGED);
     }
 
@@ -114,7 +114,7 @@ impl Forgery {
     }
 }
 
-fn vtep(topology: &Topology, host: usize) -> Mac {
+pub(crate) fn vtep(topology: &Topology, host: usize) -> Mac {
     let status = topology.h(host).overlayd().ctl(&["status", "-o", "json"]).unwrap();
     frame::mac(status["vtep_mac"].as_str().unwrap())
 }
