@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
 mod change;
+mod checksum;
 mod reach;
 mod refusals;
 mod trace;

@@ -18,10 +18,10 @@ use overlay_user::datapath::pin::Pins;
 
 use crate::bed::{Flow, SOON, is_well, pause};
 
-/// Every map, every program, and as many links.
+/// Every map, every program that is always loaded, and as many links.
 fn whole(pins: &Pins, links: usize) -> bool {
     name::ALL.iter().all(|map| pins.map(map).exists())
-        && program::ALL.iter().all(|program| pins.program(program).exists())
+        && program::TCX.iter().all(|program| pins.program(program).exists())
         && pins.pinned_links().unwrap().len() == links
 }
 

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, net::UdpSocket, thread::sleep, time::Duration};
 
 use harness::{
-    Topology, counters, eventually, host::Host, topology::StoreKind, traffic::ping_with, wire::WireKind,
+    Topology, counters, eventually, host::Host, topology::StoreKind, traffic::ping_with, versions::Versions,
+    wire::WireKind,
 };
 use overlay_user::datapath::{map::Maps, pin::Pins};
 use serde_json::Value;
@@ -159,6 +160,34 @@ fn a_way_that_goes_takes_along_only_what_was_on_it() {
         eprintln!("{what} of eth{used}:");
         flow.lost_only_within(&gone);
     }
+}
+
+/// Over IPv6 the kernel forgets a link's routes when it goes down, and whoever made them makes them again.
+#[test]
+fn over_ipv6_too_a_way_that_goes_takes_along_only_what_was_on_it() {
+    let topology = Topology::builder()
+        .wire(WireKind::TwoPaths { second: 1500 })
+        .versions(Versions::V6, true)
+        .store(StoreKind::Peers)
+        .up()
+        .unwrap();
+    let h1 = topology.h(1);
+    await_shares(h1, 4, 4);
+    let flow = Flow::start(&topology);
+    let used = uplink_of(h1);
+    let down = flow.now();
+    h1.ns.ip(&format!("link set eth{used} down")).unwrap();
+    flow.goes_on();
+    await_shares(h1, if used == 0 { 0 } else { 8 }, if used == 0 { 8 } else { 0 });
+    assert_ne!(uplink_of(h1), used);
+    let up = flow.now();
+    h1.ns.ip(&format!("link set eth{used} up")).unwrap();
+    let hop = |side: u8| format!("nexthop via fd00:198:{}::16 dev eth{side}", side + 1);
+    h1.ns.ip(&format!("-6 route replace default src {} {} {}", h1.ip_v6, hop(0), hop(1))).unwrap();
+    await_shares(h1, 4, 4);
+    flow.goes_on();
+    is_well(h1);
+    flow.lost_only_within(&[(down, down), (up, up)]);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
