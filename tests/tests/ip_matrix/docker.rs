@@ -3,6 +3,7 @@
 
 use harness::{
     Netns, Topology, Versions,
+    docker::OnHost,
     traffic::{ping, transfer},
 };
 
@@ -23,7 +24,18 @@ fn all_rules(topology: &Topology) -> Vec<Vec<String>> {
 
 #[test]
 fn containers_of_dual_stack_engines_talk_and_the_rules_stay() {
-    let builder = bed::builder(Versions::Both).docker().without_overlayd();
+    talk_and_the_rules_stay(&[]);
+}
+
+/// The engine has rules for IPv6 as it has them for IPv4, which became its default in version 27.
+#[test]
+fn containers_of_engines_with_ip6tables_talk_and_the_rules_stay() {
+    talk_and_the_rules_stay(&["--experimental", "--ip6tables"]);
+}
+
+fn talk_and_the_rules_stay(args: &'static [&'static str]) {
+    let builder = bed::builder(Versions::Both).without_overlayd();
+    let builder = builder.engine(move |index, scope| Box::new(OnHost::new(index, scope).args(args)));
     let mut topology = builder.up().unwrap();
     // A firewall as an operator may have it.
     for host in &topology.hosts {
@@ -35,6 +47,9 @@ fn containers_of_dual_stack_engines_talk_and_the_rules_stay() {
         }
     }
     let before = all_rules(&topology);
+    let masquerades =
+        |rules: &Vec<String>| rules.iter().any(|r| r.contains("fd00:") && r.ends_with("MASQUERADE"));
+    assert!(before.iter().all(|rules| masquerades(rules) != args.is_empty()), "{before:?}");
     assert!(before.iter().all(|rules| rules.iter().any(|rule| rule == ":FORWARD DROP")), "{before:?}");
     for host in 0..2 {
         topology.start_overlayd(host).unwrap();
