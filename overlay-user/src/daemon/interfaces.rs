@@ -109,7 +109,10 @@ impl Daemon {
     fn become_what_is(&mut self, local: Local) {
         info!(mtu = local.mtu, "this host's interfaces have changed");
         // Connections may hang on an address, or on a way, that is gone.
-        let moved = local.underlay != self.local.underlay || local.uplinks != self.local.uplinks;
+        let ways = |local: &Local| -> Vec<(u32, bool)> {
+            local.uplinks.iter().map(|uplink| (uplink.index, uplink.up)).collect()
+        };
+        let moved = local.underlay != self.local.underlay || ways(&local) != ways(&self.local);
         let untold = self.untold.get_or_insert_default();
         untold.reconnect |= moved;
         self.local = local;

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::{
     datapath::{DatapathError, map::Maps},
     hops::{self, Slots, Way},
-    local::Local,
+    local::{Local, Uplink},
     netlink::{Netlink, NextHop},
 };
 
@@ -79,10 +79,17 @@ impl Ways {
         troubles
     }
 
-    /// Without a route through an uplink: what was in force, if that leads through one; else the first uplink.
+    /// Without a route through an uplink: what was in force, as far as that leads through one, and through one that is up
+    /// if there is any; else the first uplink.
     async fn make_do(&mut self, peer: IpAddr, local: &Local, netlink: &Netlink) {
-        let ours = |slots: &Slots| slots.iter().all(|hop| local.uplink(hop.uplink).is_some());
-        if self.slots.get(&peer).is_some_and(ours) {
+        let before = self.slots.get(&peer).copied();
+        let through = |is_fit: fn(&Uplink) -> bool| {
+            let hops = before.iter().flatten().filter(|hop| local.uplink(hop.uplink).is_some_and(is_fit));
+            let ways: Vec<Way> = hops.map(|hop| Way { hop: *hop, weight: 1 }).collect();
+            hops::fill(&ways, before.as_ref())
+        };
+        if let Some(slots) = through(|uplink| uplink.up).or_else(|| through(|_| true)) {
+            self.take(peer, slots, local);
             return;
         }
         let first = local.first_uplink().map(|uplink| uplink.index);

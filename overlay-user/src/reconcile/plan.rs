@@ -173,6 +173,7 @@ impl Planner<'_> {
         let mut puts = Vec::new();
         for (prefix, remote) in &desired.subnets {
             let Some(peer) = peers.get(remote.host) else { continue };
+            let key = RouteKey::new(desired.vni, *prefix);
             let tunnel = Tunnel { peer, ..remote.tunnel };
             let bytes = bytemuck::bytes_of(&tunnel).to_vec();
             let id = match tunnels.get(&bytes) {
@@ -182,6 +183,9 @@ impl Planner<'_> {
                         let line =
                             format!("subnet {prefix} cannot be reached: {MAX_TUNNELS} tunnels are supported");
                         self.plan.refusals.push(line);
+                        // Ids are free again soon: as it was reached before is better than not at all.
+                        let held = self.observed.routes.get(&key).filter(|held| held.peer == peer);
+                        routes.extend(held.map(|held| (key, *held)));
                         continue;
                     };
                     self.plan.changes.push(Change::PutTunnel(id, Box::new(tunnel)));
@@ -189,7 +193,6 @@ impl Planner<'_> {
                     id
                 }
             };
-            let key = RouteKey::new(desired.vni, *prefix);
             let route = Route { tunnel: id, peer, source: remote.source as u32 };
             if self.observed.routes.get(&key) != Some(&route) {
                 puts.push(Change::PutRoute(key, route));

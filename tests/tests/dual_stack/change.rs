@@ -1,11 +1,15 @@
 //! Addresses and subnets that come and go while it runs.
 
 use harness::{
-    Topology, eventually,
+    Topology,
+    container::{Bridge, Engine, Namespaces, Spec},
+    eventually,
     host::{BRIDGE, Host},
     overlayd::{Config, Overlayd},
+    topology::StoreKind,
     traffic::{Endpoint, Probe, ping},
     versions::Versions::{Both, V4},
+    wire::WireKind,
 };
 
 use crate::{SOON, hosts, inside, reached};
@@ -83,4 +87,70 @@ fn a_bridges_ipv6_subnet_that_comes_and_goes_is_followed() {
     assert_eq!(keys.len(), 2, "{keys:?}");
     let report = undisturbed.finish().unwrap();
     assert!(report.clean(), "{report}");
+}
+
+/// As routers advertise themselves (RFC 4861), and IPv4 through such a router, too (RFC 8950).
+#[test]
+fn a_router_known_by_its_link_local_address_is_a_next_hop() {
+    let topology = hosts(Both).wire(WireKind::Routed { narrow: 1500 }).store(StoreKind::Peers).up().unwrap();
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    let said = topology.wire.ns().unwrap().ip("-6 -brief addr show dev h1 scope link").unwrap().stdout;
+    let router = said.split_whitespace().find_map(|word| word.strip_suffix("/64")).unwrap();
+    let probes = [0, 1].map(|version| probe(h1, h2, version));
+    for route in [
+        format!("-6 route replace default via {router} dev eth0"),
+        format!("-4 route replace default via inet6 {router} dev eth0"),
+    ] {
+        h1.ns.ip(&route).unwrap();
+    }
+    let through = || {
+        let peers = h1.overlayd().ctl(&["peers", "-o", "json"]).unwrap();
+        peers.as_array().unwrap().iter().all(|peer| peer["hops"][0]["next_hop"] == router)
+    };
+    eventually("it is the next hop", SOON, through).unwrap();
+    for to in inside(h2) {
+        assert!(ping(&h1.c(1).ns, to, 5).unwrap().clean(), "{to}");
+    }
+    for probe in probes {
+        let report = probe.finish().unwrap();
+        assert!(report.clean(), "{report}");
+    }
+}
+
+/// Each bridge's IPv6 leaves by the bridge that it came from, as its IPv4 does.
+#[test]
+fn a_second_bridge_has_an_ipv6_subnet_of_its_own() {
+    let mut topology = hosts(Both).without_overlayd().up().unwrap();
+    let bridge = Bridge {
+        name: "br1".into(),
+        ip: [172, 18, 0, 1].into(),
+        prefix_len: 24,
+        ip_v6: "fd00:18::1".parse().ok(),
+    };
+    let spec = Spec {
+        name: "b1".into(),
+        netns_name: topology.scope.netns_name("h1.b1"),
+        ip: bridge.container_ip(0),
+        ip_v6: bridge.container_ip_v6(0),
+        mtu: 1500,
+    };
+    Namespaces.start(&topology.h(1).ns, &bridge).unwrap();
+    let b1 = Namespaces.run(&topology.h(1).ns, &bridge, &spec).unwrap();
+    let mut config = topology.overlayd_config(0);
+    config.bridges.push(bridge.name.clone());
+    topology.hosts[0].overlayd = Some(Overlayd::start(&topology.h(1).ns, config).unwrap());
+    topology.start_overlayd(1).unwrap();
+    topology.await_routes().unwrap();
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    let knows = || h2.overlayd().routes().unwrap().contains(&"fd00:18::/64".to_owned());
+    eventually("both subnets are known", SOON, knows).unwrap();
+    let (far, own) = (inside(h2)[1], b1.ip_v6.unwrap());
+    assert!(ping(&b1.ns, far, 3).unwrap().clean());
+    assert!(ping(&h2.c(1).ns, own, 3).unwrap().clean());
+    // By way of the kernel, which needs the route of that bridge.
+    let size = ["-M", "do", "-s", "1400", "-W", "1"];
+    let said = harness::traffic::ping_with(&b1.ns, far, 1, &size).unwrap();
+    assert!(said.text.contains("fd00:18::1") && said.text.contains("mtu=1430"), "{}", said.text);
+    let rules = h1.ns.ip("-6 rule").unwrap().stdout;
+    assert!(rules.contains("iif br1 lookup 79000000"), "{rules}");
 }

@@ -274,3 +274,30 @@ fn a_changed_tunnel_gets_a_new_id_before_the_route_moves() {
     assert_eq!(plan.unreferenced, [old].into());
     assert_eq!(Be16::new(4789), observed.tunnels[&old].port);
 }
+
+/// Each way that goes takes an id, and gives back the old one a while later.
+#[test]
+fn without_a_free_id_the_old_tunnel_serves_on() {
+    let (subnet, mut record) = peer(None);
+    let mut observed = Observed::default();
+    let first = plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new());
+    carry_out(&mut observed, &first);
+    let (key, before) = observed.routes.clone().pop_first().unwrap();
+    let other = Tunnel { mtu: 1, ..observed.tunnels[&before.tunnel] };
+    for id in 1..MAX_TUNNELS as u32 {
+        observed.tunnels.entry(id).or_insert(other);
+    }
+    record.vtep_mac = Some(overlay_common::Mac([2, 0, 0, 0, 0, 7]));
+    let records = [(subnet, record)].into();
+    let full = plan(&desired(&records), &observed, &BTreeSet::new());
+    carry_out(&mut observed, &full);
+    assert!(full.refusals.iter().any(|line| line.contains("10.1.0.0/16")), "{:?}", full.refusals);
+    assert_eq!(observed.routes[&key], before);
+    let clearable = full.unreferenced;
+    assert!(!clearable.contains(&before.tunnel));
+    let cleared = plan(&desired(&records), &observed, &clearable);
+    carry_out(&mut observed, &cleared);
+    let then = plan(&desired(&records), &observed, &BTreeSet::new());
+    carry_out(&mut observed, &then);
+    assert_ne!(observed.routes[&key].tunnel, before.tunnel);
+}
