@@ -56,6 +56,17 @@ fn talk_and_the_rules_stay(args: &'static [&'static str]) {
     }
     topology.await_routes().unwrap();
     bed::settle(&topology);
+    everybody_talks(&topology);
+    no_drops(&topology);
+    assert_eq!(all_rules(&topology), before, "while overlayd runs");
+    for host in 1..=2 {
+        topology.h_mut(host).overlayd_mut().stop().unwrap();
+        assert_eq!(topology.h_mut(host).overlayd_mut().detach().unwrap().code, Some(0));
+    }
+    assert_eq!(all_rules(&topology), before, "after overlayd");
+}
+
+fn everybody_talks(topology: &Topology) {
     for (here, there) in [(topology.h(1), topology.h(2)), (topology.h(2), topology.h(1))] {
         for version in VERSIONS {
             let (from, to) = (&here.c(1).ns, version.ip(there.c(1)));
@@ -69,11 +80,4 @@ fn talk_and_the_rules_stay(args: &'static [&'static str]) {
             transfer(end(here, 1, version), end(there, 1, version), 1 << 20).unwrap();
         }
     }
-    no_drops(&topology);
-    assert_eq!(all_rules(&topology), before, "while overlayd runs");
-    for host in 1..=2 {
-        topology.h_mut(host).overlayd_mut().stop().unwrap();
-        assert_eq!(topology.h_mut(host).overlayd_mut().detach().unwrap().code, Some(0));
-    }
-    assert_eq!(all_rules(&topology), before, "after overlayd");
 }

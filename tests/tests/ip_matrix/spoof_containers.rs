@@ -108,16 +108,7 @@ fn a_container_speaks_for_itself_alone(underlay: Versions) {
             account.send(&format!("from {src}"), &impostor.injector, &frames, reason);
         }
         let own = version.ip(h1.c(2));
-        let neighbour = frame::mac(&docker_mac(h1.c(1).ip));
-        let macs = [
-            ("an invented MAC", [2, 0, 0, 0, 0, 9], "source_mac_spoofed"),
-            ("its neighbour's MAC", neighbour, "source_mac_spoofed"),
-            ("its gateway's MAC", impostor.gateway_mac, "gateway_claimed"),
-        ];
-        for (name, mac, reason) in macs {
-            let frames = vec![impostor.frame(mac, own, FORGED); COUNT];
-            account.send(&format!("{own} with {name}"), &impostor.injector, &frames, reason);
-        }
+        macs(&impostor, &mut account, own);
         tunnels(&impostor, &mut account, underlay, version);
         account.send(
             "itself",
@@ -136,6 +127,21 @@ fn a_container_speaks_for_itself_alone(underlay: Versions) {
     account.close();
     for number in [1, 2] {
         assert!(VERSIONS.iter().all(|version| version.is_known(h1, number)), "container {number}");
+    }
+}
+
+/// Its own address, with a MAC address that is not its own.
+fn macs(impostor: &Impostor<'_>, account: &mut Account<'_>, own: IpAddr) {
+    let h1 = impostor.topology.h(1);
+    let neighbour = frame::mac(&docker_mac(h1.c(1).ip));
+    let macs = [
+        ("an invented MAC", [2, 0, 0, 0, 0, 9], "source_mac_spoofed"),
+        ("its neighbour's MAC", neighbour, "source_mac_spoofed"),
+        ("its gateway's MAC", impostor.gateway_mac, "gateway_claimed"),
+    ];
+    for (name, mac, reason) in macs {
+        let frames = vec![impostor.frame(mac, own, FORGED); COUNT];
+        account.send(&format!("{own} with {name}"), &impostor.injector, &frames, reason);
     }
 }
 

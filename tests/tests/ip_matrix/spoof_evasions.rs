@@ -7,7 +7,7 @@ use harness::{
     Topology, Versions,
     account::{Account, assert_none},
     container::docker_mac,
-    frame::{self, Ipv6},
+    frame::{self, Ipv6, Tunnel},
     host::{BRIDGE, Host},
     traffic::{Frame, Injector, Sniffer},
 };
@@ -59,30 +59,13 @@ fn fragments_are_judged_as_a_whole_and_options_keep_out() {
         let good = Forgery::new(&topology, Version::V6, version, VALID);
         let mut bad = Forgery::new(&topology, Version::V6, version, FORGED);
         bad.inner(version.nobody(h3), version.ip(h1.c(1)));
-        for (forgery, name, in_fragments) in [(&good, "valid", ""), (&bad, "forged", "inner_source")] {
-            let ends = (v6(forgery.src), v6(forgery.dst));
-            for plain in [forgery.tunnel.ip_v6(ends.0, ends.1), forgery.tunnel.checksummed_v6(ends.0, ends.1)]
-            {
-                for (number, (shape, _)) in shapes(&plain, &mut 0).into_iter().enumerate() {
-                    // Without a checksum the kernel's own way in, which options take, is as closed.
-                    let reason = if shape.contains("options") { "not_from_uplink" } else { in_fragments };
-                    let frames: Vec<Vec<u8>> = (0..COUNT)
-                        .flat_map(|_| shapes(&plain, &mut id)[number].1.clone())
-                        .map(|ip| {
-                            frame::eth(bad.tunnel.eth_dst, bad.tunnel.eth_src, frame::IPV6, &ip.bytes())
-                        })
-                        .collect();
-                    for frame in &frames {
-                        injector.send(frame).unwrap();
-                    }
-                    let expected = [(reason, COUNT as u64)];
-                    account.dropped(
-                        &format!("{name}, {version:?} {shape}"),
-                        if reason.is_empty() { &[] } else { &expected },
-                    );
-                    valid += if reason.is_empty() { COUNT } else { 0 };
-                }
-            }
+        let mut send = |forgery: &Forgery, plain: &Ipv6, reason: &'static str| {
+            send_in_all_shapes(&injector, &mut account, forgery, (plain, &mut id), reason)
+        };
+        for (forgery, in_fragments) in [(&good, ""), (&bad, "inner_source")] {
+            let (src, dst) = (v6(forgery.src), v6(forgery.dst));
+            let plain = [forgery.tunnel.ip_v6(src, dst), forgery.tunnel.checksummed_v6(src, dst)];
+            valid += plain.iter().map(|plain| send(forgery, plain, in_fragments)).sum::<usize>();
         }
     }
     let arrived = |f: &Frame| !f.outgoing && f.contains(VALID);
@@ -93,6 +76,35 @@ fn fragments_are_judged_as_a_whole_and_options_keep_out() {
     }
     probes.clean();
     account.close();
+}
+
+/// Each shape of an outer packet, dropped for this reason, or for none, where the kernel puts it together. Returns how
+/// many are to arrive.
+fn send_in_all_shapes(
+    injector: &Injector,
+    account: &mut Account<'_>,
+    forgery: &Forgery,
+    (plain, id): (&Ipv6, &mut u32),
+    in_fragments: &'static str,
+) -> usize {
+    let mut arrive = 0;
+    for number in 0..4 {
+        let mut name = "";
+        for _ in 0..COUNT {
+            let (shape, packets) = shapes(plain, id)[number].clone();
+            name = shape;
+            for ip in packets {
+                let Tunnel { eth_dst, eth_src, .. } = forgery.tunnel;
+                injector.send(&frame::eth(eth_dst, eth_src, frame::IPV6, &ip.bytes())).unwrap();
+            }
+        }
+        let reason = if name.contains("options") { "not_from_uplink" } else { in_fragments };
+        let expected = [(reason, COUNT as u64)];
+        let case = format!("{name}, to be {in_fragments:?} in fragments");
+        account.dropped(&case, if reason.is_empty() { &[] } else { &expected });
+        arrive += if reason.is_empty() { COUNT } else { 0 };
+    }
+    arrive
 }
 
 /// UDP with a tunnel packet in it, from the second container of host 1, as a third host would send it to reach the second
@@ -149,16 +161,20 @@ fn a_tunnel_packet_to_a_hosts_own_address_is_not_unpacked() {
     accounts.into_iter().for_each(Account::close);
 }
 
+fn masquerade(h1: &Host) {
+    let subnet = h1.bridge.subnet_v6().unwrap();
+    let masquerade =
+        ["-w", "-t", "nat", "-A", "POSTROUTING", "-s", &subnet, "!", "-o", BRIDGE, "-j", "MASQUERADE"];
+    h1.ns.cmd("ip6tables").args(masquerade).check().unwrap();
+}
+
 /// Docker can masquerade IPv6 (`--ip6tables`): what a container sends to other networks leaves with the host's own
 /// address, a peer's.
 #[test]
 fn a_tunnel_packet_in_the_hosts_own_name_does_not_arrive() {
     let topology = hosts(Versions::V6);
     let (h1, h2) = (topology.h(1), topology.h(2));
-    let subnet = h1.bridge.subnet_v6().unwrap();
-    let masquerade =
-        ["-w", "-t", "nat", "-A", "POSTROUTING", "-s", &subnet, "!", "-o", BRIDGE, "-j", "MASQUERADE"];
-    h1.ns.cmd("ip6tables").args(masquerade).check().unwrap();
+    masquerade(h1);
     // From the host's subnet, for that is what its peers believe of it.
     let mut forgery = Forgery::new(&topology, Version::V6, Version::V6, FORGED);
     forgery.tunnel.inner_dst = vtep(&topology, 2);
