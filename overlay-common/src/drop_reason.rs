@@ -77,7 +77,7 @@ drop_reasons! {
     TunnelForged = 23, "tunnel_forged";
     /// Local sender put one priority tag (VLAN id 0) behind another.
     VlanStacked = 24, "vlan_stacked";
-    /// Local sender put more IPv6 extension headers in front than overlayd looks behind, with the hop limit of neighbour discovery.
+    /// Local sender hid what a packet is behind more IPv6 extension headers than overlayd looks behind.
     ExtensionChain = 25, "extension_chain";
 }
 

@@ -8,9 +8,9 @@ use crate::{
     wire::{
         ArpPacket, EthHeader, IpHeader, Ipv4Header, Ipv6Header, NeighbourMessage, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION},
+        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT},
         ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
-        ipv6::{DESTINATION, HOP_BY_HOP, ON_LINK, PROTOCOL_ICMPV6, ROUTING},
+        ipv6::{ON_LINK, PROTOCOL_ICMPV6},
     },
 };
 
@@ -225,43 +225,40 @@ pub fn arp_sender<P: Packet + ?Sized>(packet: &P) -> Option<[u8; 4]> {
     Some(arp.sender)
 }
 
-/// Extension headers that are looked behind, at most: nobody sends so many to a neighbour.
-const MAX_EXTENSIONS: usize = 8;
-
 /// The address that a frame claims by neighbour discovery (RFC 4861) to be its sender's own: the one that it
 /// advertises, or asks from. `None` for any other frame. Kernels believe a message behind extension headers, too; but
 /// no fragments (RFC 6980), and nothing whose hop limit is not 255.
 ///
 /// # Errors
-/// [`DropReason::ExtensionChain`] where it cannot be told.
+/// [`DropReason::GatewayClaimed`] for a router advertisement: on a bridge the gateway is the router, and no port is
+/// (RFC 6105). [`DropReason::ExtensionChain`] where it cannot be told.
 #[inline(always)]
 pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Result<Option<[u8; 16]>, DropReason> {
     let Some(ip) = packet.read::<Ipv6Header>(L3) else { return Ok(None) };
     if ip.hop_limit != ON_LINK {
         return Ok(None);
     }
-    let (mut next, mut at) = (ip.next_header, L3 + Ipv6Header::LEN);
-    for _ in 0..MAX_EXTENSIONS {
-        match next {
-            PROTOCOL_ICMPV6 => {
-                let Some(message) = packet.read_at::<NeighbourMessage>(at) else { return Ok(None) };
-                return Ok(match message.icmp_type {
-                    NEIGHBOUR_ADVERTISEMENT => Some(message.target),
-                    // Who has no address yet asks from none.
-                    NEIGHBOUR_SOLICITATION => Some(ip.src).filter(|src| *src != [0; 16]),
-                    _ => None,
-                });
-            }
-            HOP_BY_HOP | ROUTING | DESTINATION => {
-                // Both count eight bytes less than there are (RFC 8200 section 4.3).
-                let Some([following, words]) = packet.read_at::<[u8; 2]>(at) else { return Ok(None) };
-                next = following;
-                at += (words as usize + 1) * 8;
-            }
-            _ => return Ok(None),
+    let Some((PROTOCOL_ICMPV6, offset)) = ip.behind_extensions(packet, L3)? else { return Ok(None) };
+    let Some(icmp_type) = packet.read_at::<u8>(L3 + offset) else { return Ok(None) };
+    match icmp_type {
+        ROUTER_ADVERTISEMENT => Err(DropReason::GatewayClaimed),
+        NEIGHBOUR_ADVERTISEMENT => {
+            Ok(packet.read_at::<NeighbourMessage>(L3 + offset).map(|message| message.target))
         }
+        // Who has no address yet asks from none.
+        NEIGHBOUR_SOLICITATION => Ok(Some(ip.src).filter(|src| *src != [0; 16])),
+        _ => Ok(None),
     }
-    Err(DropReason::ExtensionChain)
+}
+
+/// The UDP port that a frame is for, behind whatever headers a kernel steps over; `None` where it shows none.
+///
+/// # Errors
+/// [`DropReason::ExtensionChain`] where it cannot be told.
+#[inline(always)]
+pub fn udp_port<P: Packet + ?Sized, H: IpHeader>(packet: &P, ip: &H) -> Result<Option<Be16>, DropReason> {
+    let Some(offset) = ip.hidden_udp(packet, L3)? else { return Ok(None) };
+    Ok(packet.read_at::<UdpHeader>(L3 + offset).map(|udp| udp.dst_port))
 }
 
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the

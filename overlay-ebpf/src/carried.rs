@@ -37,7 +37,8 @@ pub(crate) trait Carried: IpHeader {
     /// The address that a frame claims to be its sender's own, by ARP or neighbour discovery.
     ///
     /// # Errors
-    /// [`DropReason::ExtensionChain`] where it cannot be told.
+    /// [`DropReason::GatewayClaimed`] where it claims to be the router, [`DropReason::ExtensionChain`] where it cannot
+    /// be told.
     fn claimed(skb: &Skb<'_>) -> Result<Option<Self::Addr>, DropReason>;
 
     /// Takes one from the hops that are left, in the header at `offset`: the overlay is one hop.

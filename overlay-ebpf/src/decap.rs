@@ -35,17 +35,23 @@ const BARE: usize = 0;
 #[inline(always)]
 pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    if let Some(record) = handed_over(&skb) {
-        return Incoming::from_xdp(&skb, &record)?.arrive::<L3>(&skb);
-    }
-    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(Verdict::Pass) };
+    let incoming = match handed_over(&skb) {
+        Some(record) => Some(Incoming::from_xdp(&skb, &record)?),
+        None => from_ethernet(&skb)?,
+    };
+    incoming.map_or(Ok(Verdict::Pass), |incoming| incoming.arrive::<L3>(&skb))
+}
+
+#[inline(always)]
+fn from_ethernet(skb: &Skb<'_>) -> Result<Option<Incoming>, DropReason> {
+    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(None) };
     // A tagged frame is another interface's.
     if !skb.is_for_us() || skb.untag() != Tag::None {
-        return Ok(Verdict::Pass);
+        return Ok(None);
     }
     skb.pull(L3 + OUTER_HEADERS);
-    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(Verdict::Pass) };
-    from_wire::<L3>(&skb, uplink, eth.ethertype)
+    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(None) };
+    from_wire::<L3>(skb, uplink, eth.ethertype)
 }
 
 /// A packet that came in on an uplink without Ethernet headers.
@@ -54,7 +60,8 @@ pub(crate) fn from_l3_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(Verdict::Pass) };
     skb.pull(OUTER_HEADERS);
-    from_wire::<BARE>(&skb, uplink, skb.protocol())
+    let incoming = from_wire::<BARE>(&skb, uplink, skb.protocol())?;
+    incoming.map_or(Ok(Verdict::Pass), |incoming| incoming.arrive::<BARE>(&skb))
 }
 
 /// Bytes of the longest headers that are read before the packet is known to be ours.
@@ -65,15 +72,11 @@ fn from_wire<const LINK: usize>(
     skb: &Skb<'_>,
     uplink: &Uplink,
     ethertype: Be16,
-) -> Result<Verdict, DropReason> {
-    let incoming = match ethertype {
-        ETHERTYPE_IPV4 => Incoming::from_wire::<Ipv4Header, LINK>(skb, uplink)?,
-        ETHERTYPE_IPV6 => Incoming::from_wire::<Ipv6Header, LINK>(skb, uplink)?,
-        _ => None,
-    };
-    match incoming {
-        Some(incoming) => incoming.arrive::<LINK>(skb),
-        None => Ok(Verdict::Pass),
+) -> Result<Option<Incoming>, DropReason> {
+    match ethertype {
+        ETHERTYPE_IPV4 => Incoming::from_wire::<Ipv4Header, LINK>(skb, uplink),
+        ETHERTYPE_IPV6 => Incoming::from_wire::<Ipv6Header, LINK>(skb, uplink),
+        _ => Ok(None),
     }
 }
 

@@ -133,9 +133,12 @@ fn refuse_gateway_claim<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<(), Dr
 /// packets like any other.
 #[inline(always)]
 fn refuse_forged_tunnel<H: Carried>(skb: &Skb<'_>, frame: &Frame<H>) -> Result<(), DropReason> {
-    let Some(outer) = parse::outer_udp::<_, H, L3>(skb, frame.ip) else { return Ok(()) };
     let host = H::map_ip(frame.ip.dst());
-    if maps::is_peers_tunnel(host, outer.port()) { Err(DropReason::TunnelForged) } else { Ok(()) }
+    match parse::udp_port(skb, &frame.ip) {
+        Ok(Some(port)) if maps::is_peers_tunnel(host, port) => Err(DropReason::TunnelForged),
+        Err(reason) if maps::is_peers_host(host) => Err(reason),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the sender may use its source address. On a bridge port the endpoint table knows (and learns);

@@ -117,9 +117,14 @@ pub(crate) fn tunnel(id: u32) -> Result<&'static Tunnel, DropReason> {
 /// with, and the port carries tunnels.
 #[inline(always)]
 pub(crate) fn is_peers_tunnel(ip: MapIp, port: Be16) -> bool {
-    let host = PeerKey { vni: VniKey::NONE, ip };
+    node().is_some_and(|node| is_tunnel_port(node, port)) && is_peers_host(ip)
+}
+
+/// True for the underlay address of a peer.
+#[inline(always)]
+pub(crate) fn is_peers_host(ip: MapIp) -> bool {
     // SAFETY: as in `port`.
-    node().is_some_and(|node| is_tunnel_port(node, port)) && unsafe { PEERS.get(host) }.is_some()
+    unsafe { PEERS.get(PeerKey { vni: VniKey::NONE, ip }) }.is_some()
 }
 
 /// The peer that sends with this VNI from this address.

@@ -6,16 +6,18 @@ use anyhow::{Context, ensure};
 
 use crate::datapath::attach;
 
-/// The oldest series that overlayd is tested on. It lacks nothing on it; what older ones lack nobody has tried.
+/// The oldest series that overlayd is tested on. All that it does it does there; what older ones lack nobody has tried.
 const OLDEST: (u32, u32) = (6, 1);
+
+/// Where the kernel tells its version.
+const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
 /// Refuses a kernel that is too old.
 ///
 /// # Errors
 /// One line that names both versions.
 pub fn refuse_too_old() -> anyhow::Result<()> {
-    let path = "/proc/sys/kernel/osrelease";
-    let release = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let release = fs::read_to_string(RELEASE).with_context(|| format!("cannot read {RELEASE}"))?;
     check(release.trim())
 }
 
@@ -35,16 +37,39 @@ fn series(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
+/// The first series whose `bpf_skb_adjust_room` strips outer headers of another IP version than the inner one
+/// (`BPF_F_ADJ_ROOM_DECAP_L3_IPV4` and its like). Only a packet would tell otherwise.
+const DECAP_ACROSS: (u32, u32) = (6, 3);
+
 /// What is lost on this kernel, one line each.
 pub fn notes() -> Vec<String> {
     let no_tcx = "this kernel has no tcx (Linux 6.6 has): the programs are filters on the devices' clsact; whoever \
                   removes that, or puts filters before them, takes their packets away";
-    (!attach::has_tcx()).then(|| no_tcx.to_owned()).into_iter().collect()
+    let mut notes: Vec<String> = (!attach::has_tcx()).then(|| no_tcx.to_owned()).into_iter().collect();
+    notes.extend(fs::read_to_string(RELEASE).ok().and_then(|release| no_decap_across(&release)));
+    notes
+}
+
+fn no_decap_across(release: &str) -> Option<String> {
+    let (major, minor) = DECAP_ACROSS;
+    series(release).filter(|series| *series < DECAP_ACROSS)?;
+    Some(format!(
+        "this kernel cannot strip IPv6 from around IPv4, nor IPv4 from around IPv6 (Linux {major}.{minor} can): in tc, such \
+         tunnel packets take the slower way through the tunnel device"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_older_kernel_cannot_strip_is_told() {
+        assert!(no_decap_across("6.1.0-56-amd64\n").unwrap().contains("Linux 6.3 can"));
+        for good in ["6.3.0", "6.12.117+deb12-amd64", "7.2", "strange"] {
+            assert_eq!(no_decap_across(good), None, "{good}");
+        }
+    }
 
     #[test]
     fn the_series_decides() {

@@ -87,6 +87,8 @@ pub struct Local {
     pub mtu_limit: Option<u32>,
     /// The bridges, each with its subnet.
     pub bridges: Vec<Bridge>,
+    /// The bridges' IPv6 subnets that are left out, since the network carries no IPv6.
+    pub left_out: Vec<Ipv6Net>,
 }
 
 impl Local {
@@ -108,6 +110,7 @@ impl Local {
         }
         refuse_overlaps(&bridges)?;
         let network = network.unwrap_or_default();
+        let left_out = if network.ipv6.unwrap_or(true) { Vec::new() } else { leave_out_v6(&mut bridges) };
         let smallest = smallest(&uplinks).context("one uplink at least is up")?;
         if let Some(wanted) = config.mtu {
             ensure!(
@@ -130,6 +133,18 @@ impl Local {
             mtu: config.mtu.map_or(most, |wanted| wanted.min(most)),
             mtu_limit: config.mtu,
             bridges,
+            left_out,
+        })
+    }
+
+    /// One line for each subnet that the network's configuration keeps out. flanneld without IPv6 ends when it meets a
+    /// key with an IPv6 part (v0.28), so none is written until somebody says that there may be.
+    pub fn left_out_notes(&self) -> impl Iterator<Item = String> {
+        self.left_out.iter().map(|subnet| {
+            format!(
+                "{subnet} is not part of the overlay: the network's configuration has no \"EnableIPv6\": true; set it \
+                 and restart overlayd, once every flanneld of the network has IPv6 or there is none"
+            )
         })
     }
 
@@ -248,6 +263,11 @@ async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
     Ok(Bridge { index: link.index, name: link.name, mac, address, address_v6 })
 }
 
+/// Takes the bridges' IPv6 subnets away, and returns them.
+fn leave_out_v6(bridges: &mut [Bridge]) -> Vec<Ipv6Net> {
+    bridges.iter_mut().filter_map(|bridge| bridge.address_v6.take()).map(|address| address.trunc()).collect()
+}
+
 /// An address whose subnet has meaning beyond the link, with room for containers.
 fn ipv6_subnet(address: IpNet) -> Option<Ipv6Net> {
     let IpNet::V6(address) = address else { return None };
@@ -311,6 +331,7 @@ pub(crate) mod tests {
                 address: "172.17.0.1/16".parse().unwrap(),
                 address_v6: None,
             }],
+            left_out: Vec::new(),
         }
     }
 
@@ -325,6 +346,16 @@ pub(crate) mod tests {
         assert!(subnet("fd00:17::1/64") && subnet("2001:db8::1/112") && subnet("fd00:17::1/126"));
         assert!(!subnet("fe80::1/64") && !subnet("::1/128") && !subnet("fd00:17::1/127"));
         assert!(!subnet("172.17.0.1/16"));
+    }
+
+    #[test]
+    fn a_network_without_ipv6_leaves_the_subnets_out() {
+        let mut local = local();
+        local.bridges[0].address_v6 = "fd00:17::1/64".parse().ok();
+        local.left_out = leave_out_v6(&mut local.bridges);
+        assert_eq!((local.bridges[0].announced().v6, local.bridges[0].subnets().count()), (None, 1));
+        let notes: Vec<String> = local.left_out_notes().collect();
+        assert!(notes.len() == 1 && notes[0].contains("fd00:17::/64") && notes[0].contains("EnableIPv6"));
     }
 
     #[test]

@@ -157,6 +157,8 @@ fn nd_claims_are_read() {
         for len in 0..packet.len() {
             assert_eq!(nd_sender(&packet[..len]), Ok(None), "cut to {len} bytes");
         }
+        let router = neighbour_message(134, extensions);
+        assert_eq!(nd_sender(&router[..]), Err(DropReason::GatewayClaimed), "the gateway is the router");
         let asks = neighbour_message(135, extensions);
         assert_eq!(nd_sender(&asks[..]), Ok(Some([1; 16])), "who asks");
         assert_eq!(nd_sender(&neighbour_message(128, extensions)[..]), Ok(None));

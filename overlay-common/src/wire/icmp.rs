@@ -32,6 +32,8 @@ impl FragNeededHeader {
 
 /// Type 2 of ICMPv6, "packet too big".
 pub const PACKET_TOO_BIG: u8 = 2;
+/// Type 134 of ICMPv6, "router advertisement" (RFC 4861 section 4.2).
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
 /// Type 135 of ICMPv6, "neighbour solicitation" (RFC 4861 section 4.3).
 pub const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// Type 136 of ICMPv6, "neighbour advertisement" (RFC 4861 section 4.4).

@@ -3,7 +3,7 @@
 
 use bytemuck::Pod;
 
-use crate::{Be16, addr::MapIp, packet::Packet};
+use crate::{Be16, DropReason, addr::MapIp, packet::Packet};
 
 /// An IP header of either version.
 pub trait IpHeader: Pod {
@@ -54,6 +54,12 @@ pub trait IpHeader: Pod {
     /// Bytes from the start of this header, which stands at `start`, to the UDP header; `None` where the packet has
     /// none. Further away than [`LEN`](Self::LEN) with options, or in a first fragment.
     fn udp_offset<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Option<usize>;
+
+    /// As [`udp_offset`](Self::udp_offset), behind whatever headers a kernel steps over on its way to a socket.
+    ///
+    /// # Errors
+    /// [`DropReason::ExtensionChain`] where they are too many to tell.
+    fn hidden_udp<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Result<Option<usize>, DropReason>;
 
     /// True for addresses that no packet between hosts has as its source.
     fn is_martian_source(addr: Self::Addr) -> bool;

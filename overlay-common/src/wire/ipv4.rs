@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{eth::ETHERTYPE_IPV4, ip::IpHeader};
-use crate::{Be16, addr::MapIp, checksum, packet::Packet};
+use crate::{Be16, DropReason, addr::MapIp, checksum, packet::Packet};
 
 /// Protocol number of ICMP.
 pub const PROTOCOL_ICMP: u8 = 1;
@@ -137,6 +137,11 @@ impl IpHeader for Ipv4Header {
         let has_header =
             self.protocol == PROTOCOL_UDP && !self.is_later_fragment() && self.header_len() >= Self::LEN;
         has_header.then_some(self.header_len())
+    }
+
+    #[inline(always)]
+    fn hidden_udp<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Result<Option<usize>, DropReason> {
+        Ok(self.udp_offset(packet, start))
     }
 
     /// RFC 1122 section 3.2.1.3: 0.0.0.0/8, loopback, multicast and the reserved addresses above it.

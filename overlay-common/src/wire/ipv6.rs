@@ -7,12 +7,15 @@ use super::{
     ip::IpHeader,
     ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
 };
-use crate::{Be16, Be32, addr::MapIp, packet::Packet};
+use crate::{Be16, Be32, DropReason, addr::MapIp, packet::Packet};
 
 /// Protocol number of ICMPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
 /// The smallest MTU of a link that carries IPv6 (section 5), bytes.
 pub const MIN_MTU: u32 = 1280;
+
+/// Extension headers that are looked behind, and one more: nobody sends so many.
+const MAX_EXTENSIONS: usize = 8;
 
 /// The hop limit that proves that no router was on the way (RFC 4861 section 7.1).
 pub const ON_LINK: u8 = 255;
@@ -78,6 +81,29 @@ impl Ipv6Header {
     #[inline(always)]
     pub const fn first_word(class: u8) -> Be32 {
         Be32::new(6 << 28 | (class as u32) << 20)
+    }
+
+    /// What stands behind the extension headers, and how many bytes behind the start of this one, which is `start` bytes
+    /// into the packet. A fragment header is not stepped over. `None` where the packet ends before.
+    ///
+    /// # Errors
+    /// [`DropReason::ExtensionChain`] for more than are looked behind.
+    #[inline(always)]
+    pub fn behind_extensions<P: Packet + ?Sized>(
+        &self,
+        packet: &P,
+        start: usize,
+    ) -> Result<Option<(u8, usize)>, DropReason> {
+        let (mut next, mut offset) = (self.next_header, Self::LEN);
+        for _ in 0..MAX_EXTENSIONS {
+            if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
+                return Ok(Some((next, offset)));
+            }
+            let Some([following, words]) = packet.read_at::<[u8; 2]>(start + offset) else { return Ok(None) };
+            // They count eight bytes less than there are (section 4.3).
+            (next, offset) = (following, offset + (words as usize + 1) * 8);
+        }
+        Err(DropReason::ExtensionChain)
     }
 
     /// The version that the header claims.
@@ -168,6 +194,23 @@ impl IpHeader for Ipv6Header {
             }
             _ => None,
         }
+    }
+
+    #[inline(always)]
+    fn hidden_udp<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Result<Option<usize>, DropReason> {
+        let Some((next, offset)) = self.behind_extensions(packet, start)? else { return Ok(None) };
+        if next != FRAGMENT {
+            return Ok((next == PROTOCOL_UDP).then_some(offset));
+        }
+        let fragment: Option<FragmentHeader> = packet.read_at(start + offset);
+        let Some(fragment) = fragment.filter(|fragment| !fragment.is_later()) else { return Ok(None) };
+        // What may follow is part of what is fragmented: options, as before.
+        let inner = Self { next_header: fragment.next_header, ..*self };
+        let start = start + offset + FragmentHeader::LEN - Self::LEN;
+        let behind = inner.behind_extensions(packet, start)?;
+        Ok(behind
+            .filter(|(next, _)| *next == PROTOCOL_UDP)
+            .map(|(_, more)| offset + FragmentHeader::LEN + more - Self::LEN))
     }
 
     /// ::/80, where unspecified, loopback, v4-mapped and v4-compatible addresses are; multicast; link-local, which

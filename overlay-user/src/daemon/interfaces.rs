@@ -44,7 +44,7 @@ impl Daemon {
             }
         }
         self.astray = false;
-        self.look_at_forwarding();
+        self.look_at_settings();
         troubles.extend(self.stop_redirects());
         troubles.extend(self.local.mtu_trouble(&self.config));
         troubles.extend(self.local.uplink_troubles());
@@ -130,11 +130,11 @@ impl Daemon {
     }
 
     /// Looked at, and left as it is.
-    fn look_at_forwarding(&mut self) {
+    fn look_at_settings(&mut self) {
         let bridges = self.local.bridges.iter();
         let with_ipv6 = bridges.filter_map(|bridge| Some((bridge.name.as_str(), bridge.address_v6?)));
-        let note = sysctl::ipv6_forwarding_note(with_ipv6);
-        self.note(Source::Settings, note.into_iter().collect());
+        let notes = sysctl::ipv6_forwarding_note(with_ipv6).into_iter().chain(self.local.left_out_notes());
+        self.note(Source::Settings, notes.collect());
     }
 
     /// A bridge that was made again has the settings of a new one.

@@ -150,9 +150,11 @@ async fn survey(
         // A data path is there and forwards: going on with it beats not starting.
         Err(error) if adopting => {
             let remembered = old.as_ref().and_then(|state| state.network);
+            let announced = |state: &State| state.announcements.iter().any(|own| own.subnets.v6.is_some());
             let network = remembered.map(|(vni, port)| NetworkConfig {
                 network: None,
                 network_v6: None,
+                ipv6: old.as_ref().map(announced),
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
             });

@@ -49,6 +49,8 @@ pub struct NetworkConfig {
     pub network: Option<Ipv4Net>,
     /// All IPv6 subnets lie in here.
     pub network_v6: Option<Ipv6Net>,
+    /// Whether the network carries IPv6; yes where nobody says.
+    pub ipv6: Option<bool>,
     /// The network's VNI.
     pub vni: Option<Vni>,
     /// The network's UDP port.

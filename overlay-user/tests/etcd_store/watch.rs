@@ -86,15 +86,17 @@ async fn configurations() {
     etcd.put("config", r#"{"Network":"10.5.0.0/16","backend":{"type":"vxlan"}}"#).await;
     let network = "10.5.0.0/16".parse().ok();
     let vni = |number| overlay_common::Vni::new(number).ok();
-    let expected = NetworkConfig { network, network_v6: None, vni: vni(1), port: Some(8472) };
+    let expected =
+        NetworkConfig { network, network_v6: None, ipv6: Some(false), vni: vni(1), port: Some(8472) };
     assert_eq!(store.network().await.unwrap(), Some(expected));
     etcd.put("config", r#"{"network":"10.5.0.0/16","Backend":{"Type":"vxlan","vni":42,"PORT":4790}}"#).await;
-    let expected = NetworkConfig { network, network_v6: None, vni: vni(42), port: Some(4790) };
+    let expected =
+        NetworkConfig { network, network_v6: None, ipv6: Some(false), vni: vni(42), port: Some(4790) };
     assert_eq!(store.network().await.unwrap(), Some(expected));
     let dual = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48"}"#;
     etcd.put("config", dual).await;
     let network_v6 = "fd00:5::/48".parse().ok();
-    let expected = NetworkConfig { network, network_v6, vni: vni(1), port: Some(8472) };
+    let expected = NetworkConfig { network, network_v6, ipv6: Some(true), vni: vni(1), port: Some(8472) };
     assert_eq!(store.network().await.unwrap(), Some(expected));
     etcd.put("config", r#"{"Network":"10.5.0.0/16","Backend":{"VNI":-1}}"#).await;
     let error = store.network().await.unwrap_err();

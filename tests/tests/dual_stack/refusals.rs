@@ -3,7 +3,7 @@
 use harness::{
     Topology, eventually,
     host::{Host, Plan},
-    topology::StoreKind,
+    topology::{ETCD_PREFIX, StoreKind},
     traffic::{Endpoint, Probe, ping},
     versions::Versions::{Both, V4, V6},
 };
@@ -58,4 +58,50 @@ fn an_uplink_too_small_for_ipv6_inside_serves_ipv4_alone() {
     assert!(ping(&h1.c(1).ns, inside(h2)[1], 3).unwrap().clean());
     let report = elsewhere.finish().unwrap();
     assert!(report.clean() && report.forth.sent > 100, "{report}");
+}
+
+/// flannel's way to say it, and flanneld without IPv6 would end at a key with an IPv6 part.
+#[test]
+fn a_network_without_ipv6_is_served_ipv4_alone() {
+    let config = |more: &str| {
+        format!(r#"{{"Network":"172.16.0.0/12",{more}"Backend":{{"Type":"vxlan","Port":4789}}}}"#)
+    };
+    let mut topology = hosts(V4).without_overlayd().up().unwrap();
+    let key = format!("{ETCD_PREFIX}/config");
+    topology.etcd().put(&key, &config("")).unwrap();
+    for index in [0, 1] {
+        topology.start_overlayd(index).unwrap();
+    }
+    topology.await_routes().unwrap();
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    let probe = Probe::start(
+        Endpoint { ns: &h1.c(1).ns, ip: h1.c(1).ip },
+        Endpoint { ns: &h2.c(1).ns, ip: h2.c(1).ip },
+        200,
+        SOON * 12,
+    )
+    .unwrap();
+    assert_eq!(reached(h1).len(), 1, "{:?}", reached(h1));
+    assert!(notes(h1).contains("fd00:17::/64") && notes(h1).contains("EnableIPv6"), "{}", notes(h1));
+    let dual = |topology: &Topology| {
+        let key = format!("{ETCD_PREFIX}/subnets/172.17.0.0-16&fd00:17::-64");
+        topology.etcd().get(&key).unwrap().is_some()
+    };
+    assert!(!dual(&topology));
+    topology.etcd().put(&key, &config(r#""EnableIPv6":true,"#)).unwrap();
+    for number in [1, 2] {
+        topology.h_mut(number).overlayd_mut().restart().unwrap();
+    }
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    eventually("IPv6 is served", SOON, || reached(h1).len() == 2 && reached(h2).len() == 2).unwrap();
+    assert!(dual(&topology) && notes(h1).is_empty(), "{}", notes(h1));
+    assert!(ping(&h1.c(1).ns, inside(h2)[1], 3).unwrap().clean());
+    let report = probe.finish().unwrap();
+    assert!(report.clean() && report.forth.sent > 100, "{report}");
+}
+
+fn notes(host: &Host) -> String {
+    let status = host.overlayd().ctl(&["status", "-o", "json"]).unwrap();
+    let notes = status["notes"].as_array().unwrap();
+    notes.iter().filter_map(|note| note.as_str()).filter(|note| note.contains("IPv6")).collect()
 }

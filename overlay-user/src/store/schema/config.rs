@@ -12,8 +12,8 @@ use crate::store::{NetworkConfig, address};
 /// The UDP port of a configuration without `Port`: the Linux kernel's, which flannel leaves in place.
 pub const FLANNEL_PORT: u16 = 8472;
 
-/// Reads the network's configuration. Without `VNI` it is 1, without `Port` 8472, as for flannel; `IPv6Network`
-/// counts where `EnableIPv6` is true.
+/// Reads the network's configuration. Without `VNI` it is 1, without `Port` 8472, and without `EnableIPv6` there is no
+/// IPv6, as for flannel; `IPv6Network` counts where that is true.
 ///
 /// # Errors
 /// One line: which field, what is wrong and what is expected.
@@ -35,7 +35,7 @@ pub fn parse_config(value: &[u8]) -> Result<NetworkConfig, String> {
     let vni = vni(backend, "Backend.VNI")?.unwrap_or(Vni::DEFAULT);
     let port = port(backend, "Backend.Port")?.unwrap_or(FLANNEL_PORT);
     let network_v6 = network_v6.filter(|_| enabled);
-    Ok(NetworkConfig { network, network_v6, vni: Some(vni), port: Some(port) })
+    Ok(NetworkConfig { network, network_v6, ipv6: Some(enabled), vni: Some(vni), port: Some(port) })
 }
 
 /// A prefix whose host bits flannel drops.

@@ -263,7 +263,7 @@ fn malformed_values_name_the_field() {
 fn configurations() {
     let config = |network: &str, vni, port| {
         let (network, vni) = (network.parse().ok(), Vni::new(vni).ok());
-        Ok(NetworkConfig { network, network_v6: None, vni, port: Some(port) })
+        Ok(NetworkConfig { network, network_v6: None, ipv6: Some(false), vni, port: Some(port) })
     };
     for (value, expected) in [
         ("{}", config("", 1, 8472)),

@@ -107,6 +107,12 @@ fn nobody_is_the_gateway_but_the_bridge() {
         claims("behind several", &behind(0, &behind(43, &behind(60, &claim)))),
         case("behind more than anybody sends", frame(&(0..8).fold(claim.clone(), |ip, _| behind(60, &ip))))
             .drops(DropReason::ExtensionChain),
+        claims("as a router", &Ipv6::neighbour(134, LINK_LOCAL, ALL_NODES, [0; 16])),
+        claims(
+            "as a router, behind options",
+            &behind(60, &Ipv6::neighbour(134, LINK_LOCAL, ALL_NODES, [0; 16])),
+        ),
+        passes("asks for routers", &Ipv6::neighbour(133, LINK_LOCAL, ALL_NODES, [0; 16])),
         passes("with a hop limit that no kernel believes", &Ipv6 { hop_limit: 254, ..claim.clone() }),
         passes("in a fragment, which no kernel believes", &behind(44, &claim)),
         passes("advertises its own", &Ipv6::neighbour(136, CONTAINER6, ALL_NODES, CONTAINER6)),
@@ -129,7 +135,20 @@ fn no_container_sends_tunnel_packets_in_the_hosts_name() {
         let payload = [&[17, 0, 0, offset, 0, 0, 0, 7], &to(B6, PORT_NUMBER).payload[..]].concat();
         Ipv6 { next_header: 44, payload, ..to(B6, PORT_NUMBER) }
     };
+    let behind = |kind: u8, ip: &Ipv6| {
+        let payload = [&[ip.next_header, 0, 1, 4, 0, 0, 0, 0], &ip.payload[..]].concat();
+        Ipv6 { next_header: kind, payload, ..ip.clone() }
+    };
+    let hidden = |ip: &Ipv6| (0..8).fold(ip.clone(), |ip, _| behind(60, &ip));
+    let elsewhere = to(addr([0x2001, 0, 0, 0, 0, 0, 0, 1]), PORT_NUMBER);
     run_table(&[
+        forged("behind destination options", &behind(60, &to(B6, PORT_NUMBER))),
+        forged("behind several headers", &behind(0, &behind(43, &behind(60, &to(B6, PORT_NUMBER))))),
+        forged("its first fragment, behind options", &behind(60, &first(1))),
+        case("behind more than anybody sends", from_container6(&hidden(&to(B6, PORT_NUMBER))))
+            .drops(DropReason::ExtensionChain),
+        case("behind as many, to a host that is no peer", from_container6(&hidden(&elsewhere))),
+        case("behind options, to another service there", from_container6(&behind(60, &to(B6, 53)))),
         forged("to a peer's host", &to(B6, PORT_NUMBER)),
         forged("its first fragment", &first(1)),
         case("a later fragment", from_container6(&first(9))),
