@@ -1,7 +1,7 @@
 //! A capture on the underlay, decoded by somebody who knows VXLAN and not us: tshark.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(5);
 
 /// Fields of each packet, outer header first where a field occurs twice.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 18] = [
     "frame.protocols",
     "_ws.malformed",
     "vxlan.vni",
@@ -34,6 +34,11 @@ const FIELDS: [&str; 13] = [
     "tcp.checksum.status",
     "icmp.checksum.status",
     "_ws.expert.severity",
+    "ipv6.src",
+    "ipv6.dst",
+    "ipv6.nxt",
+    "icmpv6.checksum.status",
+    "udp.checksum",
 ];
 
 /// tshark's word for a good checksum, and for one that is not there.
@@ -45,6 +50,23 @@ const ABSENT: &str = "3";
 const PCAP_HEADER: usize = 24;
 const PCAP_RECORD: usize = 16;
 const PCAP_MAGIC: [u8; 4] = 0xa1b2_c3d4_u32.to_ne_bytes();
+
+/// How a tunnel packet is expected to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Whether the outer header is IPv6.
+    pub outer_v6: bool,
+    /// Whether the inner header is IPv6.
+    pub inner_v6: bool,
+    /// The VNI.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// Whether checksums of UDP, TCP and ICMP are complete, which with checksum offload they are not yet.
+    pub complete: bool,
+    /// Whether there is an outer UDP checksum; `None` where either is right.
+    pub outer_checksum: Option<bool>,
+}
 
 /// tcpdump at work on one device; it sees both directions.
 #[derive(Debug)]
@@ -138,36 +160,70 @@ impl Packet {
         value.split(',').filter(|part| !part.is_empty()).collect()
     }
 
-    /// The outer source address, `None` where it has no IPv4 header.
+    /// The outer source address.
     #[must_use]
-    pub fn outer_source(&self) -> Option<Ipv4Addr> {
-        self.all("ip.src").first()?.parse().ok()
+    pub fn outer_source(&self) -> Option<IpAddr> {
+        if self.layers().outer_v6 {
+            return self.all("ipv6.src").first()?.parse::<Ipv6Addr>().ok().map(Into::into);
+        }
+        self.all("ip.src").first()?.parse::<Ipv4Addr>().ok().map(Into::into)
     }
 
     /// The inner protocol's number.
     #[must_use]
     pub fn inner_protocol(&self) -> Option<u8> {
-        self.all("ip.proto").get(1)?.parse().ok()
+        let Layers { outer_v6, inner_v6 } = self.layers();
+        let field = if inner_v6 { "ipv6.nxt" } else { "ip.proto" };
+        self.all(field).get(usize::from(outer_v6 == inner_v6))?.parse().ok()
     }
 
-    /// What is wrong with it as a VXLAN packet of this network, `None` where nothing is. Checksums of
+    /// Whether the inner header is IPv6.
+    #[must_use]
+    pub fn inner_is_v6(&self) -> bool {
+        self.layers().inner_v6
+    }
+
+    /// What is wrong with it as a VXLAN packet of this network, IPv4 in IPv4, `None` where nothing is. Checksums of
     /// UDP, TCP and ICMP are looked at where they are `complete`, which with checksum offload they are not yet;
     /// the outer one may be zero.
     #[must_use]
     pub fn fault(&self, vni: u32, port: u16, complete: bool) -> Option<String> {
-        let inner = self.all("frame.protocols").join(",");
+        let (outer_v6, inner_v6, outer_checksum) = (false, false, None);
+        self.fault_in(&Shape { outer_v6, inner_v6, vni, port, complete, outer_checksum })
+    }
+
+    /// What is wrong with it as a packet of this shape, `None` where nothing is.
+    #[must_use]
+    pub fn fault_in(&self, shape: &Shape) -> Option<String> {
+        let &Shape { outer_v6, inner_v6, vni, port, complete, outer_checksum } = shape;
+        let version = |v6: bool| if v6 { "ipv6" } else { "ip" };
+        let layers =
+            format!("eth:ethertype:{}:udp:vxlan:eth:ethertype:{}:", version(outer_v6), version(inner_v6));
+        let headers = [outer_v6, inner_v6].iter().filter(|v6| !**v6).count();
         let checks = [
-            (inner.starts_with("eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:"), "no IPv4 in VXLAN"),
+            (self.all("frame.protocols").join(",").starts_with(&layers), "not these versions of IP"),
             (self.all("_ws.malformed").is_empty(), "malformed"),
             (self.number("vxlan.vni") == Some(vni), "another VNI"),
             (self.number("vxlan.flags") == Some(0x0800), "other flags than I"),
             (self.all("udp.dstport").first().and_then(|p| p.parse().ok()) == Some(port), "another port"),
-            (self.all("ip.checksum.status") == [GOOD, GOOD], "a bad IP checksum"),
+            (self.all("ip.checksum.status") == vec![GOOD; headers], "a bad IP checksum"),
+            (outer_checksum.is_none_or(|there| there == self.has_outer_checksum()), "an outer UDP checksum"),
             (!complete || self.outer_udp_is_good(), "a bad outer UDP checksum"),
             (!complete || self.inner_is_good(), "a bad inner checksum"),
         ];
         let wrong: Vec<&str> = checks.iter().filter(|(good, _)| !good).map(|(_, what)| *what).collect();
         (!wrong.is_empty()).then(|| format!("{}: {}", wrong.join(", "), self.values.join(" | ")))
+    }
+
+    fn layers(&self) -> Layers {
+        let protocols = self.all("frame.protocols").join(",");
+        let mut versions = protocols.split(':').filter(|part| matches!(*part, "ip" | "ipv6"));
+        let mut v6 = || versions.next() == Some("ipv6");
+        Layers { outer_v6: v6(), inner_v6: v6() }
+    }
+
+    fn has_outer_checksum(&self) -> bool {
+        self.all("udp.checksum").first() != Some(&"0x0000")
     }
 
     fn number(&self, field: &str) -> Option<u32> {
@@ -179,16 +235,25 @@ impl Packet {
     }
 
     fn outer_udp_is_good(&self) -> bool {
-        matches!(self.all("udp.checksum.status").first(), Some(&(GOOD | ABSENT)))
+        // tshark calls an absent checksum over IPv6 illegal; RFC 6935 lets tunnels do without.
+        !self.has_outer_checksum()
+            || matches!(self.all("udp.checksum.status").first(), Some(&(GOOD | ABSENT)))
     }
 
     fn inner_is_good(&self) -> bool {
         let status = match self.inner_protocol() {
             Some(1) => self.all("icmp.checksum.status").first().copied(),
             Some(6) => self.all("tcp.checksum.status").first().copied(),
+            Some(58) => self.all("icmpv6.checksum.status").first().copied(),
             Some(17) => self.all("udp.checksum.status").get(1).copied(),
             _ => None,
         };
         status == Some(GOOD)
     }
+}
+
+/// Which versions of IP a packet is made of.
+struct Layers {
+    outer_v6: bool,
+    inner_v6: bool,
 }

@@ -44,19 +44,32 @@ const CHAINS: [(&str, &str); 8] = [
 #[derive(Debug)]
 pub struct Netfilter<'a> {
     ns: &'a Netns,
+    program: &'static str,
 }
 
 impl<'a> Netfilter<'a> {
-    /// Begins to count what matches, for example `-p udp`.
+    /// Begins to count what matches of IPv4, for example `-p udp`.
     ///
     /// # Errors
     /// iptables refused.
     pub fn count(ns: &'a Netns, matching: &str) -> Result<Self> {
+        Self::count_by("iptables", ns, matching)
+    }
+
+    /// Begins to count what matches of IPv6.
+    ///
+    /// # Errors
+    /// ip6tables refused.
+    pub fn count_v6(ns: &'a Netns, matching: &str) -> Result<Self> {
+        Self::count_by("ip6tables", ns, matching)
+    }
+
+    fn count_by(program: &'static str, ns: &'a Netns, matching: &str) -> Result<Self> {
         for (table, chain) in CHAINS {
             let args = ["-w", "-t", table, "-I", chain].into_iter().chain(matching.split_whitespace());
-            ns.cmd("iptables").args(args).check()?;
+            ns.cmd(program).args(args).check()?;
         }
-        Ok(Self { ns })
+        Ok(Self { ns, program })
     }
 
     /// Packets counted so far, by `table/CHAIN`; chains that saw none are left out.
@@ -66,7 +79,7 @@ impl<'a> Netfilter<'a> {
     pub fn seen(&self) -> Result<Vec<(String, u64)>> {
         let mut seen = Vec::new();
         for (table, chain) in CHAINS {
-            let list = self.ns.exec(&["iptables", "-w", "-t", table, "-nvxL", chain, "1"])?;
+            let list = self.ns.exec(&[self.program, "-w", "-t", table, "-nvxL", chain, "1"])?;
             let packets = list.stdout.split_whitespace().next().and_then(|word| word.parse().ok());
             let packets: u64 = packets.with_context(|| format!("no counter in {table}/{chain}"))?;
             if packets > 0 {

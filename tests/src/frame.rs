@@ -1,12 +1,18 @@
 //! Frames written field by field from the RFCs, to be put on a wire as they are. Nothing here comes from the
 //! code under test.
 
+mod ipv6;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
+
+pub use self::ipv6::Ipv6;
 
 /// `EtherType` of IPv4.
 pub const IPV4: u16 = 0x0800;
 /// `EtherType` of ARP.
 pub const ARP: u16 = 0x0806;
+/// `EtherType` of IPv6.
+pub const IPV6: u16 = 0x86dd;
 /// `EtherType` of a VLAN tag (IEEE 802.1Q).
 pub const VLAN: u16 = 0x8100;
 
@@ -16,6 +22,9 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// See [`ICMP`].
 pub const UDP: u8 = 17;
+
+/// See [`ICMP`].
+pub const ICMPV6: u8 = 58;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];

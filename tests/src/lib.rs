@@ -3,6 +3,7 @@
 //! A test starts with [`topology::two_hosts`] and reads like the behaviour it proves. Everything that is
 //! created goes when its value is dropped, also while a test panics.
 
+pub mod account;
 pub mod binaries;
 pub mod bpffs;
 pub mod capture;

@@ -55,6 +55,18 @@ impl Overlayd {
         Ok(Traffic { to: count("packets_to")?, from: count("packets_from")? })
     }
 
+    /// The largest packet that fits the tunnel to an underlay address.
+    ///
+    /// # Errors
+    /// overlayctl failed, or nothing is sent there.
+    pub fn mtu_to(&self, peer: impl Into<IpAddr>) -> Result<u32> {
+        let peer: IpAddr = peer.into();
+        let rows = self.rows("peers")?;
+        let row = rows.iter().find(|row| row["public_ip"] == peer.to_string());
+        let mtu = row.with_context(|| format!("nothing is sent to {peer}"))?["mtu"].as_u64();
+        Ok(u32::try_from(mtu.context("a peer without MTU")?)?)
+    }
+
     /// Packets dropped, by reason; reasons that never occurred are left out.
     ///
     /// # Errors
@@ -131,10 +143,20 @@ impl Host {
         self.ifindex(&self.c(container).port)
     }
 
-    /// Whether a container's address is known to live behind its own port.
+    /// Whether a container's IPv4 address is known to live behind its own port.
     #[must_use]
     pub fn knows(&self, container: u32) -> bool {
-        let endpoint = self.overlayd().endpoint(self.c(container).ip);
+        self.knows_at(container, self.c(container).ip)
+    }
+
+    /// Whether its IPv6 address is.
+    #[must_use]
+    pub fn knows_v6(&self, container: u32) -> bool {
+        self.c(container).ip_v6.is_some_and(|ip| self.knows_at(container, ip))
+    }
+
+    fn knows_at(&self, container: u32, ip: impl Into<IpAddr>) -> bool {
+        let endpoint = self.overlayd().endpoint(ip);
         let port = self.port_index(container);
         matches!((endpoint, port), (Ok(Some(endpoint)), Ok(port)) if endpoint.ifindex == port)
     }

@@ -150,7 +150,7 @@ fn replace_by_the_kernel(topology: &mut Topology, mac: &str) {
     host.ns.ip(&format!("link set {device} up")).unwrap();
     let vtep = KernelVtep { device: device.to_owned(), mac: mac.to_owned() };
     let (subnet, remote) = (topology.h(2).bridge.subnet(), topology.h(2).ip);
-    vtep.add_peer(host, &Remote { subnet: &subnet, ip: remote, mac: REMOTE_MAC }).unwrap();
+    vtep.add_peer(host, &Remote { subnet: &subnet, ip: remote.into(), mac: REMOTE_MAC }).unwrap();
 }
 
 #[test]

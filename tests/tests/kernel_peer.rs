@@ -23,7 +23,7 @@ fn bed() -> Builder {
 /// Host 2's side, given the MAC address of host 1's VTEP.
 fn program_host_2(topology: &Topology, vtep: &KernelVtep, mac: &str) {
     let (h1, h2) = (topology.h(1), topology.h(2));
-    let remote = Remote { subnet: &h1.bridge.subnet(), ip: h1.ip, mac };
+    let remote = Remote { subnet: &h1.bridge.subnet(), ip: h1.ip.into(), mac };
     vtep.add_peer(h2, &remote).unwrap();
 }
 
@@ -78,7 +78,9 @@ fn run_and_check(topology: &Topology, vni: u32, port: u16, complete: bool) {
     assert!(faults.is_empty(), "of {} packets:\n{}", packets.len(), faults.join("\n"));
     for host in &topology.hosts {
         for protocol in [1, 6, 17] {
-            let is = |p: &&Packet| p.outer_source() == Some(host.ip) && p.inner_protocol() == Some(protocol);
+            let is = |p: &&Packet| {
+                p.outer_source() == Some(host.ip.into()) && p.inner_protocol() == Some(protocol)
+            };
             let seen = packets.iter().filter(is).count();
             assert!(seen >= 20, "{seen} packets of IP protocol {protocol} from {}", host.name);
         }

@@ -1,20 +1,27 @@
 //! What the first bytes of a dropped packet say. Whatever they are, reading them fails softly: a dropped
 //! packet is often one that lies about itself.
 
-use std::{fmt, net::Ipv4Addr};
+mod ip;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use overlay_common::{
-    Mac,
+    Be16, Mac,
     packet::Packet,
     parse::L3,
     vni::VniKey,
     wire::{
-        EthHeader, IpHeader, Ipv4Header, UdpHeader, VxlanHeader,
+        EthHeader, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        ipv4::{FRAGMENT_OFFSET, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP},
+        ipv4::PROTOCOL_UDP,
     },
 };
 use serde::Serialize;
+
+use self::ip::{Ip, Neighbour};
 
 /// Bytes of a VLAN tag (IEEE 802.1Q), and the EtherTypes that announce one.
 const TAG: usize = 4;
@@ -29,21 +36,35 @@ pub struct Summary {
     /// The frame: the inner one of a tunnel packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frame: Option<Frame>,
-    /// The IPv4 packet in the frame.
+    /// The IP packet in the frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ip>,
+    /// What the IP packet says of IPv6 neighbours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbour: Option<Neighbour>,
     /// The ARP packet in the frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arp: Option<Arp>,
+}
+
+/// Where a packet was met, and so how it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this host, or stripped of its outer headers: a frame.
+    Inside,
+    /// On an uplink: a frame, perhaps with a tunnel packet in it.
+    Underlay,
+    /// On an uplink without Ethernet headers: an IP packet, perhaps one of a tunnel.
+    BareUnderlay,
 }
 
 /// Outer headers.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Tunnel {
     /// The host that sent it.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// The host it is for.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// The UDP port it is for.
     pub port: u16,
     /// The VNI; `null` where the packet ends before it.
@@ -63,23 +84,6 @@ pub struct Frame {
     pub vlan: Option<u16>,
     /// The payload's protocol.
     pub ethertype: u16,
-}
-
-/// An IPv4 header and what follows.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Ip {
-    /// The sender.
-    pub src: Ipv4Addr,
-    /// The receiver.
-    pub dst: Ipv4Addr,
-    /// The payload's protocol, by number.
-    pub protocol: u8,
-    /// The source port of TCP and UDP.
-    pub src_port: Option<u16>,
-    /// The destination port of TCP and UDP.
-    pub dst_port: Option<u16>,
-    /// Whether it is a fragment.
-    pub fragment: bool,
 }
 
 /// An ARP packet for IPv4 over Ethernet (RFC 826).
@@ -103,10 +107,18 @@ fn text<S: serde::Serializer>(mac: &Mac, to: S) -> Result<S::Ok, S::Error> {
 impl Summary {
     /// Reads a packet. Only what comes in from the underlay is looked into for a tunnel: a container's VXLAN is
     /// its own payload.
-    pub fn of(bytes: &[u8], from_underlay: bool) -> Self {
-        match from_underlay.then(|| Tunnel::of(bytes)).flatten() {
-            Some((tunnel, inner)) => Self { tunnel: Some(tunnel), ..Self::of_frame(inner) },
-            None => Self::of_frame(bytes),
+    pub fn of(bytes: &[u8], place: Place) -> Self {
+        let outer = match place {
+            Place::Inside => None,
+            Place::Underlay => of_ethernet(bytes),
+            Place::BareUnderlay => of_version(bytes),
+        };
+        if let Some((tunnel, inner)) = outer.as_ref().and_then(|(ip, behind)| Tunnel::of(ip, behind)) {
+            return Self { tunnel: Some(tunnel), ..Self::of_frame(inner) };
+        }
+        match place {
+            Place::BareUnderlay => Self { ip: outer.map(|(ip, _)| ip), ..Self::default() },
+            _ => Self::of_frame(bytes),
         }
     }
 
@@ -122,39 +134,38 @@ impl Summary {
             l3 += TAG;
         }
         let payload = bytes.get(l3..).unwrap_or(&[]);
-        let is = |ethertype: overlay_common::Be16| frame.ethertype == ethertype.get();
-        let ip = is(ETHERTYPE_IPV4).then(|| Ip::of(payload)).flatten();
-        let arp = is(ETHERTYPE_ARP).then(|| Arp::of(payload)).flatten();
-        Self { tunnel: None, frame: Some(frame), ip, arp }
+        let (ip, behind) = match Ip::of(Be16::new(frame.ethertype), payload) {
+            Some((ip, behind)) => (Some(ip), behind),
+            None => (None, &[][..]),
+        };
+        let neighbour = ip.as_ref().and_then(|ip| Neighbour::of(ip, behind));
+        let arp = (frame.ethertype == ETHERTYPE_ARP.get()).then(|| Arp::of(payload)).flatten();
+        Self { tunnel: None, frame: Some(frame), ip, neighbour, arp }
     }
 }
 
 impl Tunnel {
-    /// The outer headers and the inner frame. IP options and a first fragment are no hindrance.
-    fn of(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let eth = bytes.read::<EthHeader>(0).filter(|eth| eth.ethertype == ETHERTYPE_IPV4)?;
-        let ip = Ip::of(bytes.get(size_of_val(&eth)..)?).filter(|ip| ip.protocol == PROTOCOL_UDP)?;
-        let vxlan = L3 + bytes.read::<Ipv4Header>(L3)?.header_len() + UdpHeader::LEN;
-        let vni = bytes.read::<VxlanHeader>(vxlan).map(|header| VniKey::from_wire(header.vni).get());
-        let inner = bytes.get(vxlan + VxlanHeader::LEN..).unwrap_or(&[]);
-        Some((Self { src: ip.src, dst: ip.dst, port: ip.dst_port?, vni }, inner))
+    /// The outer headers and the inner frame, of an IP packet and what is behind its headers.
+    fn of<'a>(ip: &Ip, udp: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let port = ip.dst_port.filter(|_| ip.protocol == PROTOCOL_UDP)?;
+        let vni = udp.read::<VxlanHeader>(UdpHeader::LEN).map(|header| VniKey::from_wire(header.vni).get());
+        let inner = udp.get(UdpHeader::LEN + VxlanHeader::LEN..).unwrap_or(&[]);
+        Some((Self { src: ip.src, dst: ip.dst, port, vni }, inner))
     }
 }
 
-impl Ip {
-    fn of(bytes: &[u8]) -> Option<Self> {
-        let header = bytes.read::<Ipv4Header>(0)?;
-        let first = header.flags_fragment.get() & FRAGMENT_OFFSET == 0;
-        let has_ports = first && matches!(header.protocol, PROTOCOL_TCP | PROTOCOL_UDP);
-        let ports = has_ports.then(|| bytes.read::<[u8; 4]>(header.header_len())).flatten();
-        Some(Self {
-            src: header.src.into(),
-            dst: header.dst.into(),
-            protocol: header.protocol,
-            src_port: ports.map(|[a, b, ..]| u16::from_be_bytes([a, b])),
-            dst_port: ports.map(|[.., a, b]| u16::from_be_bytes([a, b])),
-            fragment: header.is_fragment(),
-        })
+/// The IP packet in a frame without tags.
+fn of_ethernet(bytes: &[u8]) -> Option<(Ip, &[u8])> {
+    let eth = bytes.read::<EthHeader>(0)?;
+    Ip::of(eth.ethertype, bytes.get(L3..)?)
+}
+
+/// The IP packet that starts here, of the version that it says.
+fn of_version(bytes: &[u8]) -> Option<(Ip, &[u8])> {
+    match bytes.first()? >> 4 {
+        4 => Ip::of(ETHERTYPE_IPV4, bytes),
+        6 => Ip::of(ETHERTYPE_IPV6, bytes),
+        _ => None,
     }
 }
 
@@ -186,7 +197,12 @@ impl fmt::Display for Summary {
                 None => write!(f, "cut off: ")?,
             }
         }
-        let Some(frame) = &self.frame else { return f.write_str("no frame") };
+        let Some(frame) = &self.frame else {
+            return match &self.ip {
+                Some(ip) => ip.fmt(f),
+                None => f.write_str("no frame"),
+            };
+        };
         match (&self.ip, &self.arp) {
             // Behind the outer headers the MAC addresses are VTEPs'.
             (Some(ip), _) if self.tunnel.is_some() => ip.fmt(f),
@@ -197,29 +213,16 @@ impl fmt::Display for Summary {
         if let Some(vlan) = frame.vlan {
             write!(f, " vlan {vlan}")?;
         }
+        if let Some(neighbour) = &self.neighbour {
+            write!(f, " {neighbour}")?;
+        }
         match frame.ethertype {
             _ if self.ip.is_some() || self.arp.is_some() => Ok(()),
             ethertype if ethertype == ETHERTYPE_IPV4.get() => f.write_str(" ipv4, cut off"),
-            ethertype if ethertype == ETHERTYPE_IPV6.get() => f.write_str(" ipv6"),
+            ethertype if ethertype == ETHERTYPE_IPV6.get() => f.write_str(" ipv6, cut off"),
             ethertype if ethertype == ETHERTYPE_ARP.get() => f.write_str(" arp, cut off"),
             ethertype => write!(f, " ethertype {ethertype:#06x}"),
         }
-    }
-}
-
-impl fmt::Display for Ip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} > {} ", self.src, self.dst)?;
-        match self.protocol {
-            PROTOCOL_ICMP => f.write_str("icmp"),
-            PROTOCOL_TCP => f.write_str("tcp"),
-            PROTOCOL_UDP => f.write_str("udp"),
-            other => write!(f, "protocol {other}"),
-        }?;
-        if let (Some(src), Some(dst)) = (self.src_port, self.dst_port) {
-            write!(f, " {src} > {dst}")?;
-        }
-        if self.fragment { f.write_str(" fragment") } else { Ok(()) }
     }
 }
 

@@ -9,12 +9,15 @@ use overlay_common::{
     DropReason,
     map::{Sample, program},
     packet::Packet,
-    parse::VXLAN,
-    wire::VxlanHeader,
+    parse::{L3, VXLAN},
+    wire::{EthHeader, IpHeader, Ipv6Header, UdpHeader, VxlanHeader},
 };
 use serde::Serialize;
 
-use super::decode::Summary;
+use super::decode::{Place, Summary};
+
+/// Offset of the VXLAN header behind Ethernet and IPv6.
+const VXLAN_OVER_V6: usize = L3 + Ipv6Header::LEN + UdpHeader::LEN;
 
 /// A dropped packet. The field names are the JSON's, and stay.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -72,21 +75,29 @@ impl Row {
             interface,
             ifindex: sample.ifindex,
             length: sample.len,
-            packet: Summary::of(captured, is_tunnel_packet(program, sample.reason, captured)),
+            packet: Summary::of(captured, place(program, sample.reason, captured)),
         }
     }
 }
 
 /// What comes in on the uplink is a tunnel packet, but for what XDP has stripped before: that can only be refused
 /// for where it goes.
-fn is_tunnel_packet(program: &str, reason: u32, captured: &[u8]) -> bool {
-    match DropReason::from_number(reason) {
-        _ if program == program::UPLINK_DECAP => true,
-        _ if program != program::UPLINK_INGRESS => false,
-        Some(DropReason::NotLocal | DropReason::InnerMulticast | DropReason::NotFromUplink) => {
-            captured.read::<VxlanHeader>(VXLAN).is_some_and(|header| header.is_plain())
-        }
-        _ => true,
+fn place(program: &str, reason: u32, captured: &[u8]) -> Place {
+    let stripped = || {
+        let over_v6 = captured.read::<EthHeader>(0).is_some_and(|eth| eth.ethertype == Ipv6Header::ETHERTYPE);
+        let vxlan = captured.read::<VxlanHeader>(if over_v6 { VXLAN_OVER_V6 } else { VXLAN });
+        !vxlan.is_some_and(|header| header.is_plain())
+    };
+    match (program, DropReason::from_number(reason)) {
+        // XDP has none there to run on.
+        (program::UPLINK_L3, _) => Place::BareUnderlay,
+        (program::UPLINK_DECAP, _) => Place::Underlay,
+        (
+            program::UPLINK_INGRESS,
+            Some(DropReason::NotLocal | DropReason::InnerMulticast | DropReason::NotFromUplink),
+        ) if stripped() => Place::Inside,
+        (program::UPLINK_INGRESS, _) => Place::Underlay,
+        _ => Place::Inside,
     }
 }
 
@@ -159,12 +170,18 @@ mod tests {
     fn what_xdp_has_stripped_is_no_tunnel_packet() {
         let not_local = DropReason::NotLocal.number();
         let mut bytes = [0; 128];
-        assert!(!is_tunnel_packet(program::UPLINK_INGRESS, not_local, &bytes));
+        assert_eq!(place(program::UPLINK_INGRESS, not_local, &bytes), Place::Inside);
         bytes[VXLAN] = 8;
-        assert!(is_tunnel_packet(program::UPLINK_INGRESS, not_local, &bytes));
-        assert!(is_tunnel_packet(program::UPLINK_INGRESS, DropReason::VxlanFlags.number(), &[0; 60]));
-        assert!(is_tunnel_packet(program::UPLINK_DECAP, DropReason::WrongVni.number(), &[0; 60]));
-        assert!(!is_tunnel_packet(program::WORKLOAD_EGRESS, not_local, &bytes));
+        assert_eq!(place(program::UPLINK_INGRESS, not_local, &bytes), Place::Underlay);
+        assert_eq!(place(program::WORKLOAD_EGRESS, not_local, &bytes), Place::Inside);
+        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        assert_eq!(place(program::UPLINK_INGRESS, not_local, &bytes), Place::Inside);
+        (bytes[VXLAN], bytes[VXLAN_OVER_V6]) = (0, 8);
+        assert_eq!(place(program::UPLINK_INGRESS, not_local, &bytes), Place::Underlay);
+        let flags = DropReason::VxlanFlags.number();
+        assert_eq!(place(program::UPLINK_INGRESS, flags, &[0; 60]), Place::Underlay);
+        assert_eq!(place(program::UPLINK_DECAP, DropReason::WrongVni.number(), &[0; 60]), Place::Underlay);
+        assert_eq!(place(program::UPLINK_L3, not_local, &[0; 60]), Place::BareUnderlay);
     }
 
     fn zeroed() -> Sample {

@@ -119,7 +119,7 @@ fn kernel(mut topology: Topology) -> (Topology, [String; 2]) {
     topology.start_overlayd(0).unwrap();
     let (h1, h2) = (topology.h(1), topology.h(2));
     let ours = vtep(h1);
-    let remote = Remote { subnet: &h1.bridge.subnet(), ip: h1.ip, mac: &ours };
+    let remote = Remote { subnet: &h1.bridge.subnet(), ip: h1.ip.into(), mac: &ours };
     device.add_peer(h2, &remote).unwrap();
     (topology, [ours, device.mac])
 }

@@ -1,11 +1,11 @@
 //! Hosts under attack, with valid traffic, and the account of what was dropped.
 
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
 
+pub(crate) use harness::account::{Account, assert_none};
 use harness::{
     Topology,
     counters::Netfilter,
@@ -98,54 +98,6 @@ pub(crate) fn from_the_wire(topology: &Topology) -> Injector {
     Injector::open(topology.wire.ns().unwrap(), "h1").unwrap()
 }
 
-/// The drops of a host as they should be, and what was otherwise.
-pub(crate) struct Account<'a> {
-    host: &'a Host,
-    expected: BTreeMap<String, u64>,
-    faults: Vec<String>,
-}
-
-impl<'a> Account<'a> {
-    pub(crate) fn of(host: &'a Host) -> Self {
-        Self { host, expected: host.overlayd().drops().unwrap(), faults: Vec::new() }
-    }
-
-    /// Sends each frame once, each to be dropped for this reason, or for none.
-    pub(crate) fn send(&mut self, case: &str, injector: &Injector, frames: &[Vec<u8>], reason: &str) {
-        for frame in frames {
-            injector.send(frame).unwrap();
-        }
-        let expected = [(reason, frames.len() as u64)];
-        self.dropped(case, if reason.is_empty() { &[] } else { &expected });
-    }
-
-    /// Waits until just so many more have been dropped for just these reasons.
-    pub(crate) fn dropped(&mut self, case: &str, more: &[(&str, u64)]) {
-        let before = self.expected.clone();
-        for (reason, count) in more {
-            *self.expected.entry((*reason).to_owned()).or_default() += count;
-        }
-        let mut seen = BTreeMap::new();
-        let settled = eventually("drops", SOON, || {
-            seen = self.host.overlayd().drops().unwrap();
-            seen == self.expected
-        });
-        if settled.is_err() {
-            let mut grown = seen.clone();
-            grown.iter_mut().for_each(|(reason, n)| *n -= before.get(reason).unwrap_or(&0));
-            grown.retain(|_, n| *n > 0);
-            self.faults.push(format!("{case}: {more:?} on {}, not {grown:?}", self.host.name));
-            self.expected = seen;
-        }
-    }
-
-    /// Nothing came later, and nothing was otherwise.
-    pub(crate) fn close(mut self) {
-        self.dropped("in the end", &[]);
-        assert!(self.faults.is_empty(), "{}", self.faults.join("\n"));
-    }
-}
-
 /// Eyes on host 1: its two containers, its own stack, and its end of the wire.
 pub(crate) struct Watch<'a> {
     containers: [Sniffer; 2],
@@ -192,13 +144,6 @@ impl<'a> Watch<'a> {
         assert_none("host 1's answers on the wire", answers, &forged);
         assert_eq!(self.netfilter.seen().unwrap(), [], "tunnel packets reached the host's stack");
     }
-}
-
-/// No frame is like this.
-pub(crate) fn assert_none(place: &str, frames: Vec<Frame>, like: impl Fn(&Frame) -> bool) {
-    let total = frames.len();
-    let found: Vec<Frame> = frames.into_iter().filter(|f| like(f)).collect();
-    assert!(found.is_empty(), "{} of {total} frames in {place}, such as {:02x?}", found.len(), found[0]);
 }
 
 /// The bridge's MAC address: the containers' gateway.

@@ -20,7 +20,15 @@ const OUTER: [u8; 36] = [
 ];
 
 fn line(parts: &[&[u8]], from_underlay: bool) -> String {
-    Summary::of(&parts.concat(), from_underlay).to_string()
+    Summary::of(&parts.concat(), place(from_underlay)).to_string()
+}
+
+fn place(from_underlay: bool) -> Place {
+    if from_underlay { Place::Underlay } else { Place::Inside }
+}
+
+fn any_place() -> impl Strategy<Value = Place> {
+    prop_oneof![Just(Place::Inside), Just(Place::Underlay), Just(Place::BareUnderlay)]
 }
 
 #[test]
@@ -75,7 +83,7 @@ fn other_frames_tell_their_protocol() {
         eth
     };
     let ends = "02:42:ac:11:00:02 > 02:00:00:00:00:01";
-    assert_eq!(line(&[&with(0x86dd)], false), format!("{ends} ipv6"));
+    assert_eq!(line(&[&with(0x86dd)], false), format!("{ends} ipv6, cut off"));
     assert_eq!(line(&[&with(0x88cc)], false), format!("{ends} ethertype 0x88cc"));
     assert_eq!(
         line(&[&with(0x8100), &[0x20, 7, 8, 0], &UDP], false),
@@ -92,9 +100,99 @@ fn what_is_cut_off_tells_as_much_as_there_is() {
     assert_eq!(line(&[&whole[..50]], true), "10.0.0.2 > 10.0.0.1 udp 4789 vni 66051: no frame");
 }
 
+/// An IPv6 header from fd00:17::2 to fd00:27::9.
+fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let address = |net, host| [0xfd, 0, 0, net, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host];
+    let mut packet = vec![0x60, 0, 0, 0, 0, u8::try_from(payload.len()).unwrap(), next_header, 64];
+    packet.extend([address(0x17, 2), address(0x27, 9)].concat());
+    packet.extend(payload);
+    packet
+}
+
+fn eth_ipv6() -> [u8; 14] {
+    let mut eth = ETH;
+    eth[12..].copy_from_slice(&[0x86, 0xdd]);
+    eth
+}
+
+#[test]
+fn either_version_in_either_version() {
+    let udp = &UDP[20..];
+    let inner = "fd00:17::2 > fd00:27::9 udp 1111 > 2222";
+    let text = line(&[&ETH, &OUTER, &eth_ipv6(), &ipv6(17, udp)], true);
+    assert_eq!(text, format!("10.0.0.2 > 10.0.0.1 udp 4789 vni 66051: {inner}"));
+    let outer = |payload: &[&[u8]]| ipv6(17, &[&OUTER[20..], &payload.concat()].concat());
+    let text = line(&[&eth_ipv6(), &outer(&[&eth_ipv6(), &ipv6(17, udp)])], true);
+    assert_eq!(text, format!("fd00:17::2 > fd00:27::9 udp 4789 vni 66051: {inner}"));
+    let text = line(&[&eth_ipv6(), &outer(&[&ETH, &UDP])], true);
+    assert!(text.ends_with(" vni 66051: 172.17.0.2 > 172.27.0.9 udp 1111 > 2222"), "{text}");
+    // The 128 bytes that a sample keeps reach just as far as the inner ports.
+    let longest = [&eth_ipv6()[..], &outer(&[&eth_ipv6(), &ipv6(17, udp)])].concat();
+    assert!(line(&[&longest[..128]], true).ends_with("udp 1111 > 2222"));
+    assert!(line(&[&longest[..127]], true).ends_with("udp"));
+    let json = serde_json::to_value(Summary::of(&longest, Place::Underlay)).unwrap();
+    assert_eq!(json["tunnel"]["src"], "fd00:17::2");
+    assert_eq!(json["ip"]["dst"], "fd00:27::9");
+    assert_eq!(json.get("neighbour"), None);
+}
+
+#[test]
+fn an_uplink_may_have_no_ethernet_header() {
+    let bare = |parts: &[&[u8]]| Summary::of(&parts.concat(), Place::BareUnderlay).to_string();
+    let inner = "172.17.0.2 > 172.27.0.9 udp 1111 > 2222";
+    assert_eq!(bare(&[&OUTER, &ETH, &UDP]), format!("10.0.0.2 > 10.0.0.1 udp 4789 vni 66051: {inner}"));
+    let outer = ipv6(17, &[&OUTER[20..], &ETH, &UDP].concat());
+    assert_eq!(bare(&[&outer]), format!("fd00:17::2 > fd00:27::9 udp 4789 vni 66051: {inner}"));
+    assert_eq!(bare(&[&ipv6(6, &[])]), "fd00:17::2 > fd00:27::9 tcp");
+    assert_eq!(bare(&[&ETH, &UDP]), "no frame");
+    assert_eq!(bare(&[]), "no frame");
+}
+
+#[test]
+fn extension_headers_are_stepped_over() {
+    let udp = &UDP[20..];
+    let ends = |next_header: u8, payload: &[u8], with: &str| {
+        let text = line(&[&eth_ipv6(), &ipv6(next_header, payload)], false);
+        assert!(text.ends_with(&format!("fd00:27::9 {with}")), "{text}");
+    };
+    let options = |next_header: u8| [vec![next_header, 1], vec![0; 14]].concat();
+    let fragment = |offset: u8| [17, 0, 0, offset, 0, 0, 0, 7];
+    ends(0, &[&options(17)[..], udp].concat(), "udp 1111 > 2222");
+    ends(43, &[&options(60)[..], &options(17), udp].concat(), "udp 1111 > 2222");
+    ends(44, &[&fragment(1)[..], udp].concat(), "udp 1111 > 2222 fragment");
+    ends(44, &[&fragment(8)[..], udp].concat(), "udp fragment");
+    ends(0, &[&options(44)[..], &fragment(1), udp].concat(), "udp 1111 > 2222 fragment");
+    ends(60, &options(17)[..1], "protocol 60");
+    // A chain that is longer than anybody needs ends unread.
+    ends(60, &[&options(60).repeat(4)[..], &options(17), udp].concat(), "protocol 60");
+}
+
+#[test]
+fn neighbour_discovery_tells_who_claims_what() {
+    let message = |kind: u8| {
+        let target = [0xfd, 0, 0, 0x17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        [vec![kind, 0, 0, 0, 0x20, 0, 0, 0], target.to_vec()].concat()
+    };
+    let from = "02:42:ac:11:00:02 fd00:17::2 > fd00:27::9 icmpv6";
+    let text = |kind| line(&[&eth_ipv6(), &ipv6(58, &message(kind))], false);
+    assert_eq!(text(136), format!("{from} claims fd00:17::1"));
+    assert_eq!(text(135), format!("{from} who has fd00:17::1"));
+    assert_eq!(text(128), from);
+    assert_eq!(line(&[&eth_ipv6(), &ipv6(58, &message(136)[..23])], false), from);
+    let behind = [vec![58, 0, 0, 0, 0, 0, 0, 0], message(136)].concat();
+    assert_eq!(line(&[&eth_ipv6(), &ipv6(60, &behind)], false), format!("{from} claims fd00:17::1"));
+    let json = serde_json::to_value(Summary::of(
+        &[&eth_ipv6()[..], &ipv6(58, &message(136))].concat(),
+        Place::Inside,
+    ));
+    let neighbour = json.unwrap()["neighbour"].clone();
+    assert_eq!(neighbour, serde_json::json!({ "icmp_type": 136, "target": "fd00:17::1" }));
+}
+
 #[test]
 fn the_jsons_names_stay() {
-    let json = serde_json::to_value(Summary::of(&[&ETH[..], &OUTER, &ETH, &UDP].concat(), true)).unwrap();
+    let json =
+        serde_json::to_value(Summary::of(&[&ETH[..], &OUTER, &ETH, &UDP].concat(), Place::Underlay)).unwrap();
     assert_eq!(
         json,
         serde_json::json!({
@@ -112,8 +210,8 @@ fn the_jsons_names_stay() {
 
 proptest! {
     #[test]
-    fn no_bytes_are_too_much(bytes in prop::collection::vec(any::<u8>(), 0..200), from_underlay: bool) {
-        let summary = Summary::of(&bytes, from_underlay);
+    fn no_bytes_are_too_much(bytes in prop::collection::vec(any::<u8>(), 0..200), place in any_place()) {
+        let summary = Summary::of(&bytes, place);
         prop_assert!(!summary.to_string().is_empty());
         prop_assert!(serde_json::to_string(&summary).is_ok());
     }
@@ -122,7 +220,7 @@ proptest! {
     fn no_change_to_a_packet_is_too_much(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         len in 0..=92_usize,
-        from_underlay: bool,
+        place in any_place(),
     ) {
         let mut bytes = [&ETH[..], &OUTER, &ETH, &UDP].concat();
         for (at, value) in changes {
@@ -130,6 +228,22 @@ proptest! {
             bytes[at] = value;
         }
         bytes.truncate(len);
-        prop_assert!(!Summary::of(&bytes, from_underlay).to_string().is_empty());
+        prop_assert!(!Summary::of(&bytes, place).to_string().is_empty());
+    }
+
+    #[test]
+    fn no_change_to_an_ipv6_packet_is_too_much(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        len in 0..=132_usize,
+        place in any_place(),
+    ) {
+        let inner = [&eth_ipv6()[..], &ipv6(17, &UDP[20..])].concat();
+        let mut bytes = [&eth_ipv6()[..], &ipv6(17, &[&OUTER[20..], &inner].concat())].concat();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(len);
+        prop_assert!(!Summary::of(&bytes, place).to_string().is_empty());
     }
 }
