@@ -108,18 +108,19 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// Where the UDP header stands, behind options or in a first fragment too; `None` where there is none, or where
-    /// it does not end within the packet.
-    pub(super) fn udp(&self) -> Option<usize> {
+    /// Where the UDP header stands, behind options or in a first fragment too; `None` where there is none that ends
+    /// within the packet, or within what trails behind it.
+    pub(super) fn udp(&self, trailing: bool) -> Option<usize> {
+        let end = if trailing { self.bytes.len() } else { self.total().min(self.bytes.len()) };
         let first = |offset_and_flags: usize, mask: usize| offset_and_flags & mask == 0;
         let at = if !self.v6 {
             (self.protocol() == UDP && first(word(self.bytes, 6), 0x1fff)).then(|| self.claimed_len())
-        } else if self.protocol() == FRAGMENT && self.bytes.len() >= 48 {
+        } else if self.protocol() == FRAGMENT && end >= 48 {
             (self.bytes[40] == UDP && first(word(self.bytes, 42), 0xfff8)).then_some(48)
         } else {
             (self.protocol() == UDP).then_some(40)
         }?;
-        (at + 8 <= self.total().min(self.bytes.len())).then_some(at)
+        (at + 8 <= end).then_some(at)
     }
 
     /// The largest packet that an aggregate is cut into; `None` where that is not TCP or UDP behind a plain header.
@@ -177,7 +178,7 @@ fn both_versions_are_read_alike() {
         let header = Header::behind(ip.ethertype().into(), &bytes).unwrap();
         assert_eq!((header.src(), header.dst()), (way.container, way.container));
         assert_eq!((header.tos(), header.hops(), header.protocol()), (0xb9, 7, UDP));
-        assert!(header.is_plain() && header.is_whole(false) && header.udp() == Some(header.len()));
+        assert!(header.is_plain() && header.is_whole(false) && header.udp(false) == Some(header.len()));
         assert_eq!(header.total(), bytes.len());
         assert_eq!(header.one_hop_less(), ip.clone().hops(6).bytes());
         assert_eq!(header.marked(3), ip.tos(0xbb).bytes());

@@ -13,7 +13,7 @@ use crate::{
     world::{GATEWAY_MAC, PORT_NUMBER},
 };
 
-/// Whether a frame claims the gateway's addresses.
+/// Whether a frame claims what is not its sender's to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     No,
@@ -102,7 +102,14 @@ fn by_message(message: &[u8], src: IpAddr) -> Claim {
 }
 
 /// UDP for a tunnel's port on a peer's host: the host's NAT would let it out with the host's address.
-pub(super) fn is_forged_tunnel(frame: &Frame<'_>) -> bool {
-    let udp = frame.ip.udp().map(|at| &frame.bytes[14 + at..]);
-    peer_at(frame.ip.dst()).is_some() && udp.is_some_and(|udp| udp[2..4] == PORT_NUMBER.to_be_bytes())
+pub(super) fn of_peer(frame: &Frame<'_>) -> Claim {
+    let to_tunnel = |trailing| {
+        let udp = frame.ip.udp(trailing).map(|at| &frame.bytes[14 + at..]);
+        udp.is_some_and(|udp| udp[2..4] == PORT_NUMBER.to_be_bytes())
+    };
+    match peer_at(frame.ip.dst()) {
+        Some(_) if to_tunnel(false) => Claim::Yes,
+        Some(_) if to_tunnel(true) => Claim::Unclear,
+        _ => Claim::No,
+    }
 }

@@ -41,10 +41,10 @@ pub(super) fn workload(input: &Input) -> Judgement {
         return local(input, &frame, &sender);
     }
     let Some(way) = Way::to(frame.ip.dst()) else {
-        return if claim::is_forged_tunnel(&frame) {
-            Dropped("a container makes a tunnel packet of its own")
-        } else {
-            Passed("no peer has the destination")
+        return match claim::of_peer(&frame) {
+            Claim::Yes => Dropped("a container makes a tunnel packet of its own"),
+            Claim::Unclear => Never("it looks like a tunnel packet"),
+            Claim::No => Passed("no peer has the destination"),
         };
     };
     match sender {
