@@ -5,25 +5,36 @@
 
 mod change;
 mod corpus;
+mod header;
+mod hosts;
 mod input;
+mod ip;
+mod layout;
 mod mutate;
 mod oracle;
 mod random;
 mod seed;
+mod special;
 mod worker;
 
-use std::{env, thread, time::Instant};
+use std::{env, net::IpAddr, thread, time::Instant};
 
-use overlay_common::map::{
-    EndpointSource, MIN_PATH_MTU,
-    program::{BRIDGE_EGRESS, TUNNEL_INGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS},
+use overlay_common::{
+    addr::MapIp,
+    map::{
+        EndpointKey, EndpointSource, MIN_PATH_MTU,
+        program::{BRIDGE_EGRESS, TUNNEL_INGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS},
+    },
 };
 
-use self::worker::{Tally, Worker};
+use self::{
+    hosts::{GATEWAYS, HOMES, RESERVED, is_local, peer_at},
+    worker::{Tally, Worker},
+};
 use crate::{
     bed::{Bed, with_bed},
     case::{DROP, NEXT, REDIRECT},
-    world::{self, A, B, CONTAINER, CONTAINER_MAC, GATEWAY, OTHER, OTHER_MAC, dev},
+    world::{self, dev},
 };
 
 /// What the test alone runs, and from where.
@@ -60,8 +71,8 @@ fn nothing_is_accepted_but_what_a_peer_may_send() {
         tally.valid,
         start.elapsed()
     );
-    for ((program, verdict), runs) in &tally.verdicts {
-        println!("  {program:16} verdict {verdict:2}: {runs}");
+    for ((program, mix, verdict), runs) in &tally.verdicts {
+        println!("  {program:16} {mix:14} verdict {verdict:2}: {runs}");
     }
     assert_eq!(tally.distinct, packets);
     assert!(tally.valid >= packets / 16, "{}", tally.valid);
@@ -77,29 +88,63 @@ fn one_worker(packets: u64, seed: u64, number: u64, of: u64) -> Tally {
     tally
 }
 
-/// Every program sees every verdict that it has, or the mutations are no test.
+/// Every program sees every verdict that it has, of both IP versions, and redirects every mix of them; or the mutations
+/// are no test.
 fn check_spread(tally: &Tally) {
     for program in [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS] {
-        let of = |verdict| tally.verdicts.get(&(program, verdict)).copied().unwrap_or(0);
-        let all: u64 = [NEXT, DROP, REDIRECT].map(of).iter().sum();
+        let runs = |is: &dyn Fn(&str, i32) -> bool| -> u64 {
+            let of = tally
+                .verdicts
+                .iter()
+                .filter(|((name, mix, verdict), _)| *name == program && is(mix, *verdict));
+            of.map(|(_, runs)| runs).sum()
+        };
+        let all = runs(&|_, _| true);
         let verdicts = if program == TUNNEL_INGRESS { &[DROP][..] } else { &[NEXT, DROP, REDIRECT] };
         for verdict in verdicts {
-            assert!(of(*verdict) > all / 100, "{program}, verdict {verdict}: {} of {all}", of(*verdict));
+            // The version of what the program sees: in a mix that comes out of a tunnel, the last one.
+            for version in ["IPv4", "IPv6"] {
+                let seen = |mix: &str| {
+                    if program == UPLINK_INGRESS { mix.ends_with(version) } else { mix.starts_with(version) }
+                };
+                let of = runs(&|mix, is| is == *verdict && seen(mix));
+                assert!(of > all / 100, "{program}, {version}, verdict {verdict}: {of} of {all}");
+            }
+        }
+        for mix in MIXES {
+            let of = runs(&|is, verdict| is == mix && verdict == REDIRECT);
+            assert!(
+                program == TUNNEL_INGRESS || of > all / 200,
+                "{program}, {mix}, redirected: {of} of {all}"
+            );
         }
     }
 }
 
-/// What the packets have left in the maps: no known endpoint moved, and no router believed about anybody but peers.
+const MIXES: [&str; 4] = ["IPv4 over IPv4", "IPv4 over IPv6", "IPv6 over IPv4", "IPv6 over IPv6"];
+
+/// What the packets have left in the maps: no known endpoint moved, nobody learned who cannot live here, and no router
+/// believed about anybody but peers.
 fn check_maps(bed: &Bed) {
     let state = bed.state();
-    for (addr, ifindex, mac) in [(CONTAINER, dev::PORT, CONTAINER_MAC), (OTHER, dev::OTHER_PORT, OTHER_MAC)] {
-        let entry = (world::endpoint_key(addr), world::endpoint(ifindex, mac, EndpointSource::Neighbour));
-        assert!(state.endpoints.contains(&entry), "{addr:?} has moved: {:?}", state.endpoints);
+    let key = |addr| EndpointKey { vni: world::endpoint_key([0; 4]).vni, ip: MapIp::from(addr) };
+    for (addr, mac, ifindex) in HOMES {
+        let entry = (key(addr), world::endpoint(ifindex, mac, EndpointSource::Neighbour));
+        assert!(state.endpoints.contains(&entry), "{addr} has moved: {:?}", state.endpoints);
     }
-    let gateway = state.endpoints.iter().find(|(key, _)| *key == world::endpoint_key(GATEWAY));
-    assert!(gateway.is_some_and(|(_, endpoint)| endpoint.ifindex == dev::BRIDGE), "{gateway:?}");
-    for (ip, path) in bed.maps.path_mtus().unwrap() {
-        let peer = [A, B].iter().find(|peer| ip.to_v4() == Some(peer.underlay.into()));
-        assert!(peer.is_some() && path.mtu >= MIN_PATH_MTU, "{ip:?}: {path:?}");
+    for addr in GATEWAYS {
+        let gateway = state.endpoints.iter().find(|(is, _)| *is == key(addr));
+        assert!(gateway.is_some_and(|(_, endpoint)| endpoint.ifindex == dev::BRIDGE), "{gateway:?}");
+    }
+    for (is, endpoint) in &state.endpoints {
+        let addr = IpAddr::from(is.ip);
+        assert!(is_local(addr) && !RESERVED.contains(&addr), "{addr} was learned: {endpoint:?}");
+    }
+    let paths = bed.maps.path_mtus().unwrap();
+    for (ip, path) in &paths {
+        let addr = IpAddr::from(*ip);
+        // RFC 8200 section 5: every link of IPv6 carries so much.
+        let least = if addr.is_ipv6() { 1280 } else { MIN_PATH_MTU };
+        assert!(peer_at(addr).is_some() && path.mtu >= least, "{addr}: {path:?}");
     }
 }

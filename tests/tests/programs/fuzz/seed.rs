@@ -1,13 +1,24 @@
-//! Packets to start from: valid ones with what must come of them, and kinds that have parsers of their own.
+//! Packets to start from: valid ones of every mix of IP versions, with what must come of them, and kinds that have
+//! parsers of their own.
+
+mod kind;
+mod neighbour;
+
+use std::net::IpAddr;
 
 use overlay_common::map::program;
 
-use super::{input::Input, random::Random};
+use super::{
+    hosts::{self, GATEWAYS, HOMES, OWN, PEERS, WAYS, Way},
+    input::Input,
+    ip::{Ip, vxlan},
+    random::Random,
+};
 use crate::{
-    packet::{ARP, Addr, ICMP, IPV4, IPV6, Ipv4, TCP, UDP, checksum, eth, pattern, tcp, udp},
+    packet::{Mac, TCP, UDP, checksum, tcp},
     world::{
-        A, B, CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, MTU, NEW, OTHER, OTHER_MAC, PORT_NUMBER,
-        PeerHost, TO_HOST_MARK, UNDERLAY, UPLINK_MAC, VTEP_MAC, dev, from_container, from_host, from_peer,
+        CONTAINER_MAC, GATEWAY_MAC, OTHER_MAC, OVERLAY_NEIGHBOUR, PORT_NUMBER, TO_HOST_MARK, UPLINK_MAC,
+        VTEP_MAC, dev,
     },
 };
 
@@ -33,75 +44,134 @@ pub(super) fn input(program: usize, packet: Vec<u8>) -> Input {
 
 /// A packet that must get through, whatever its payload.
 pub(super) fn valid(random: &mut Random) -> Input {
-    let peer: PeerHost = random.pick(&[A, B]);
-    let payload = random.below(600);
-    let mut ip = Ipv4 {
-        tos: random.next() as u8,
-        ttl: 2 + random.below(254) as u8,
-        id: random.next() as u16,
-        payload: transport(random, payload),
-        ..Ipv4::udp(CONTAINER, peer.container)
+    let way = random.pick(&WAYS);
+    let v6 = way.container.is_ipv6();
+    let far = somewhere_in(random, way.container);
+    let direction = random.below(3);
+    let (src, dst) = match direction {
+        WORKLOAD => (container(v6), far),
+        BRIDGE => (random.pick(&[GATEWAYS[v6 as usize], container(v6), other(v6)]), far),
+        _ => (far, random.pick(&[GATEWAYS[v6 as usize], container(v6), other(v6)])),
     };
-    ip.protocol = if ip.payload.len() >= 20 && random.once_in(2) { TCP } else { ICMP };
-    if ip.protocol == TCP {
-        ip.payload = tcp(random.next() as u16, random.next() as u16, 20, &random.vec(payload));
-    }
-    let [.., a, b] = random.bytes::<4>();
-    let far = [peer.subnet[0], peer.subnet[1], a, b];
-    match random.below(3) {
-        0 => {
-            ip.dst = far;
-            input(WORKLOAD, from_container(&ip))
-        }
-        1 => {
-            (ip.src, ip.dst) = (random.pick(&[GATEWAY, CONTAINER, OTHER]), far);
-            input(BRIDGE, from_host(&ip))
-        }
+    let (hops, tos) = (2 + random.below(254) as u8, random.next() as u8);
+    let ip = Ip::udp(src, dst).hops(hops).tos(tos).label(random.next() as u32);
+    let ip = transport(random, ip, src);
+    match direction {
+        WORKLOAD => input(WORKLOAD, from_container(&ip)),
+        BRIDGE => input(BRIDGE, from_host(&ip)),
         _ => {
-            (ip.src, ip.dst) = (far, random.pick(&[CONTAINER, OTHER, GATEWAY]));
-            let mut packet = from_peer(&peer, ip.bytes());
             // Congestion that the sender cannot hear of is refused.
-            packet.tos = if ip.tos & 3 == 0 { random.next() as u8 & 0xfe } else { random.next() as u8 };
-            packet.src_port = random.next() as u16;
-            input(UPLINK, packet.bytes())
+            let outer_tos = if tos & 3 == 0 { random.next() as u8 & 0xfe } else { random.next() as u8 };
+            let outer = Outer { tos: outer_tos, src_port: random.next() as u16, ..Outer::of(random, &way) };
+            input(UPLINK, outer.around(&ip))
         }
     }
 }
 
-/// A payload that looks like ICMP: the checksum of what follows.
-fn transport(random: &mut Random, len: usize) -> Vec<u8> {
-    let mut bytes = [vec![8, 0, 0, 0], random.vec(len)].concat();
+/// Something that looks like a segment or a ping, of random bytes.
+fn transport(random: &mut Random, ip: Ip, addr: IpAddr) -> Ip {
+    let len = random.below(600);
+    if random.once_in(2) {
+        let segment = tcp(random.next() as u16, random.next() as u16, 20, &random.vec(len));
+        return ip.carrying(TCP, segment);
+    }
+    let kind = if addr.is_ipv6() { 128 } else { 8 };
+    let mut bytes = [vec![kind, 0, 0, 0], random.vec(len)].concat();
     let sum = checksum(&bytes);
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
-    bytes
+    ip.carrying(Ip::icmp(addr), bytes)
+}
+
+fn container(v6: bool) -> IpAddr {
+    HOMES[if v6 { 2 } else { 0 }].0
+}
+
+fn other(v6: bool) -> IpAddr {
+    HOMES[if v6 { 3 } else { 1 }].0
+}
+
+/// Any address in the subnet of another.
+fn somewhere_in(random: &mut Random, addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(addr) => {
+            let ([a, b, ..], [c, d]) = (addr.octets(), random.bytes());
+            hosts::v4([a, b, c, d])
+        }
+        IpAddr::V6(addr) => {
+            let mut bytes = addr.octets();
+            bytes[8..].copy_from_slice(&random.bytes::<8>());
+            hosts::v6(bytes)
+        }
+    }
+}
+
+/// A frame as the container sends it to its gateway.
+fn from_container(ip: &Ip) -> Vec<u8> {
+    ip.frame(GATEWAY_MAC, CONTAINER_MAC)
+}
+
+/// A frame as the kernel sends it to a peer's subnet.
+fn from_host(ip: &Ip) -> Vec<u8> {
+    ip.frame(OVERLAY_NEIGHBOUR, GATEWAY_MAC)
+}
+
+/// The outer headers of a tunnel packet as a peer sends it.
+#[derive(Clone, Copy)]
+struct Outer {
+    src: IpAddr,
+    dst: IpAddr,
+    vni: u32,
+    tos: u8,
+    src_port: u16,
+    vtep: Mac,
+}
+
+impl Outer {
+    /// Over any version that the peer speaks, whatever we use to reach it.
+    fn of(random: &mut Random, way: &Way) -> Self {
+        let addresses: Vec<_> = PEERS.iter().filter(|(_, peer)| peer.id == way.peer.id).collect();
+        let src = addresses[random.below(addresses.len())].0;
+        let vtep = if random.once_in(8) { [0xff; 6] } else { VTEP_MAC };
+        let dst = OWN[src.is_ipv6() as usize];
+        Self { src, dst, vni: way.peer.vni, tos: 0, src_port: 50_000, vtep }
+    }
+
+    /// The IP packet without its link-layer header.
+    fn carrying(&self, inner: &Ip) -> Ip {
+        let frame = inner.frame(self.vtep, [0x06, 0xaa, 0, 0, 0, 2]);
+        let payload = vxlan(self.src_port, PORT_NUMBER, self.vni, &frame);
+        Ip::udp(self.src, self.dst).tos(self.tos).carrying(UDP, payload)
+    }
+
+    fn around(&self, inner: &Ip) -> Vec<u8> {
+        on_the_uplink(&self.carrying(inner))
+    }
+}
+
+/// A frame from the underlay for this host.
+fn on_the_uplink(ip: &Ip) -> Vec<u8> {
+    ip.frame(UPLINK_MAC, [0x02, 0, 0, 0, 0, 0x20])
 }
 
 /// A packet to be mutated: a valid one, or of a kind that some parser takes an interest in.
 pub(super) fn any(random: &mut Random) -> Input {
-    let peer: PeerHost = random.pick(&[A, B]);
-    let mut seed = match random.below(16) {
-        0..=5 => valid(random),
-        6 => input(WORKLOAD, from_container(&syn(random, CONTAINER, peer.container))),
-        7 => input(UPLINK, from_peer(&peer, syn(random, peer.container, CONTAINER).bytes()).bytes()),
-        8 => input(UPLINK, frag_needed(random, &peer)),
-        9 => input(WORKLOAD, eth([0xff; 6], CONTAINER_MAC, ARP, &arp(random))),
-        10 => nested(random, &peer),
-        11 => oversize(random, &peer),
-        12 => input(UPLINK, fragment(random, &peer)),
-        13 => {
-            let local = Ipv4::udp(CONTAINER, random.pick(&[OTHER, NEW, GATEWAY]));
-            input(WORKLOAD, eth(random.pick(&[OTHER_MAC, GATEWAY_MAC]), CONTAINER_MAC, IPV4, &local.bytes()))
-        }
-        14 => {
-            let mut ip6 = vec![0x60, 0, 0, 0, 0, 24, 17, 64];
-            ip6.extend(random.bytes::<32>());
-            ip6.extend(udp(1, PORT_NUMBER, &pattern(16)));
-            input(UPLINK, eth(UPLINK_MAC, CONTAINER_MAC, IPV6, &ip6))
-        }
-        _ => {
-            let ip = Ipv4::udp(random.pick(&[peer.container, CONTAINER]), random.pick(&[CONTAINER, GATEWAY]));
-            input(TUNNEL, eth(random.pick(&[VTEP_MAC, [0xff; 6]]), peer.vtep_mac, IPV4, &ip.bytes()))
-        }
+    let way = random.pick(&WAYS);
+    let mut seed = match random.below(24) {
+        0..=7 => valid(random),
+        8 => kind::syn_out(random, &way),
+        9 => kind::syn_in(random, &way),
+        10 => kind::too_big(random),
+        11 => kind::arp(random),
+        12 | 13 => neighbour::discovery(random),
+        14 => kind::nested(random, &way),
+        15 => kind::oversize(random, &way),
+        16 | 17 => kind::outer_fragment(random, &way),
+        18 => kind::inner_parts(random, &way),
+        19 => kind::few_hops(random, &way),
+        20 => kind::special(random, &way),
+        21 => kind::forged_tunnel(random),
+        22 => kind::local(random),
+        _ => kind::from_device(random, &way),
     };
     if random.once_in(8) {
         seed.program = random.below(4);
@@ -114,88 +184,13 @@ pub(super) fn any(random: &mut Random) -> Input {
         seed.mark = random.pick(&[TO_HOST_MARK, TO_HOST_MARK + 1, 1, u32::MAX]);
     }
     if random.once_in(64) {
-        seed.gso_size = random.pick(&[1, 536, 1000, 1360, 1410, 1411, 1422, 9000, u16::MAX]);
+        seed.gso_size =
+            random.pick(&[1, 536, 1000, 1360, 1370, 1371, 1390, 1391, 1410, 1411, 1422, 9000, u16::MAX]);
     }
     seed
 }
 
-/// A SYN with options, well-formed or not.
-fn syn(random: &mut Random, src: Addr, dst: Addr) -> Ipv4 {
-    let mut options = match random.below(4) {
-        0 => vec![2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7],
-        1 => vec![1, 1, 1, 2, 4, 0xff, 0xff, 0],
-        2 => vec![3, 3, 7, 2, 4, random.next() as u8, random.next() as u8, 0],
-        _ => {
-            let len = 4 * random.below(11);
-            random.vec(len)
-        }
-    };
-    options.resize(options.len().next_multiple_of(4), 0);
-    let mut segment = tcp(random.next() as u16, 80, 20 + options.len(), &pattern(random.below(2) * 9));
-    segment[20..20 + options.len()].copy_from_slice(&options);
-    segment[13] = random.pick(&[2, 0x12, 0xc2, 0x10]);
-    Ipv4 { protocol: TCP, payload: segment, ..Ipv4::udp(src, dst) }
-}
-
-/// A router's word that a tunnel packet of ours was too large.
-fn frag_needed(random: &mut Random, peer: &PeerHost) -> Vec<u8> {
-    let quoted = Ipv4 {
-        total_len: Some(1500),
-        payload: udp(50_000, peer.port, &pattern(8 * random.below(3))),
-        ..Ipv4::udp(UNDERLAY, peer.underlay)
-    };
-    let mtu = random.pick(&[0, 68, 551, 552, 576, 1300, 1400, 1499, 1500, 0xffff_u16]);
-    let mut icmp = vec![3, 4, 0, 0, 0, 0];
-    icmp.extend(mtu.to_be_bytes());
-    icmp.extend(quoted.bytes());
-    let sum = checksum(&icmp);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    let router = Ipv4 { protocol: ICMP, payload: icmp, ..Ipv4::udp([10, 0, 0, 254], UNDERLAY) };
-    eth(UPLINK_MAC, [2, 0, 0, 0, 0, 0x30], IPV4, &router.bytes())
-}
-
-/// ARP that asks, answers and claims.
-fn arp(random: &mut Random) -> Vec<u8> {
-    let mut arp = vec![0, 1, 8, 0, 6, 4, 0, random.pick(&[1, 2])];
-    arp.extend(random.pick(&[CONTAINER_MAC, OTHER_MAC, GATEWAY_MAC]));
-    arp.extend(random.pick(&[CONTAINER, OTHER, GATEWAY, [0; 4]]));
-    arp.extend([0; 6]);
-    arp.extend(random.pick(&[CONTAINER, OTHER, GATEWAY]));
-    arp
-}
-
-/// A tunnel in a tunnel: the inner one is payload, whoever it claims to come from.
-fn nested(random: &mut Random, peer: &PeerHost) -> Input {
-    let innermost = Ipv4::udp(peer.container, CONTAINER).bytes();
-    let tunnel = from_peer(peer, innermost).bytes();
-    let (src, dst) = (random.pick(&[peer.underlay, peer.container]), random.pick(&[UNDERLAY, CONTAINER]));
-    if random.once_in(2) {
-        let ip = Ipv4 { payload: tunnel[34..].to_vec(), ..Ipv4::udp(src, dst) };
-        return input(UPLINK, from_peer(peer, ip.bytes()).bytes());
-    }
-    let ip = Ipv4 { payload: tunnel[34..].to_vec(), ..Ipv4::udp(CONTAINER, peer.container) };
-    input(WORKLOAD, from_container(&ip))
-}
-
-/// About as large as the overlay takes, and larger.
-fn oversize(random: &mut Random, peer: &PeerHost) -> Input {
-    let total = (MTU as usize - 2) + random.pick(&[0, 1, 2, 3, 4, 50, 51, 1000]);
-    let flags_fragment = random.pick(&[0x4000, 0]);
-    let ip = Ipv4 { flags_fragment, ..Ipv4::sized(CONTAINER, peer.container, total) };
-    match random.below(3) {
-        0 => input(WORKLOAD, from_container(&ip)),
-        1 => input(BRIDGE, from_host(&ip)),
-        _ => {
-            let ip = Ipv4::sized(peer.container, CONTAINER, total);
-            input(UPLINK, from_peer(peer, ip.bytes()).bytes())
-        }
-    }
-}
-
-/// An outer fragment, or an outer header with options.
-fn fragment(random: &mut Random, peer: &PeerHost) -> Vec<u8> {
-    let mut packet = from_peer(peer, Ipv4 { protocol: UDP, ..Ipv4::udp(peer.container, CONTAINER) }.bytes());
-    packet.flags_fragment = random.pick(&[0x2000, 0x2001, 0x0001, 0x4000, 0x1fff]);
-    packet.ip_options = vec![1; 4 * random.pick(&[0, 0, 1, 10])];
-    packet.bytes()
+/// A frame to a neighbour's MAC address, or to the gateway's.
+fn to_neighbour(random: &mut Random, ip: &Ip) -> Input {
+    input(WORKLOAD, ip.frame(random.pick(&[OTHER_MAC, GATEWAY_MAC]), CONTAINER_MAC))
 }

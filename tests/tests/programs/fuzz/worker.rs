@@ -8,13 +8,22 @@ use std::{
 };
 
 use harness::binaries::target_dir;
-use overlay_common::map::{Sampling, TunnelDevice, port_flag};
+use overlay_common::map::{Sampling, TunnelDevice};
 
-use super::{change::is_clamped, input::Input, mutate::mutate, oracle::judge, random::Random, seed};
+use super::{
+    hosts,
+    input::Input,
+    mutate::mutate,
+    oracle::{is_for_nobody, is_plain_tunnel, judge, mix, refusal, sender, stripped_as},
+    random::Random,
+    seed,
+};
 use crate::{
     bed::Bed,
     case::{DROP, NEXT, REDIRECT},
-    world::{self, PORT_NUMBER, dev},
+    packet::IPV6,
+    uplink_decap::record,
+    world::{PORT_NUMBER, dev},
     xdp,
 };
 
@@ -48,8 +57,8 @@ pub(super) struct Tally {
     pub(super) distinct: u64,
     /// Valid packets among them, each of which was right.
     pub(super) valid: u64,
-    /// Runs of mutated inputs by program and verdict.
-    pub(super) verdicts: BTreeMap<(&'static str, i32), u64>,
+    /// Runs of mutated inputs by program, mix of IP versions and verdict.
+    pub(super) verdicts: BTreeMap<(&'static str, &'static str, i32), u64>,
 }
 
 impl Tally {
@@ -72,14 +81,11 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// All that is in `world.rs`, and what tables enter row by row: a tunnel device, and ports that packets may
-    /// pass between.
+    /// All that is in both worlds, and a tunnel device.
     pub(super) fn new(bed: &'a mut Bed) -> Self {
         let device = TunnelDevice { ifindex: dev::STRAY, flags: 0 };
         bed.maps.put_tunnel_device(PORT_NUMBER.into(), device).unwrap();
-        for ifindex in [dev::PORT, dev::OTHER_PORT] {
-            bed.maps.put_port(ifindex, world::port(port_flag::PEER | port_flag::LOCAL)).unwrap();
-        }
+        hosts::fill(&mut bed.maps);
         let before = bed.totals();
         Self { bed, out: Vec::new(), batch: Vec::new(), before, expected: (0, 0) }
     }
@@ -104,8 +110,8 @@ impl<'a> Worker<'a> {
             if hash % of != number || !seen.insert(hash) {
                 continue;
             }
-            let name = input.name();
-            *tally.verdicts.entry((name, self.run(input))).or_default() += 1;
+            let (name, mix) = (input.name(), mix(&input));
+            *tally.verdicts.entry((name, mix, self.run(input))).or_default() += 1;
         }
         self.settle();
         tally.distinct = seen.len() as u64;
@@ -139,13 +145,23 @@ impl<'a> Worker<'a> {
         }
         let ran = self.bed.run_xdp(&[], &input.packet);
         let untouched = ran.metadata.is_empty() && ran.packet == input.packet;
-        // tcx may have clamped the stripped packet, and addressed it.
-        let stripped = ran.metadata.len() == 24 && ran.packet.len() + 50 == input.packet.len();
+        let refusal = refusal(&input.packet);
+        // Outer IP, UDP, VXLAN and inner Ethernet header.
+        let overhead = if input.packet[12..14] == IPV6.to_be_bytes() { 70 } else { 50 };
+        let from = sender(&input.packet).map(|peer| record(peer.id));
+        let stripped = refusal.is_none()
+            && from.is_some_and(|record| record == ran.metadata)
+            && ran.packet.len() + overhead == input.packet.len();
+        let is_tunnel = is_plain_tunnel(&input.packet);
         let agrees = match (verdict, ran.verdict) {
-            (NEXT, xdp::PASS) | (DROP, xdp::DROP) => untouched,
+            (NEXT, xdp::PASS) => untouched && !is_tunnel,
+            // Of the destination it sees only whether any host could have it.
+            (DROP, xdp::DROP) => {
+                untouched && is_tunnel && (refusal.is_some() || is_for_nobody(&input.packet))
+            }
             // Where it goes XDP does not ask; and of a first fragment it looks at nothing.
-            (DROP, xdp::PASS) => stripped || (untouched && is_not_plain(&input.packet)),
-            (REDIRECT, xdp::PASS) => stripped && same_packet(&ran.packet, &self.out),
+            (DROP, xdp::PASS) => stripped || (untouched && !is_tunnel),
+            (REDIRECT, xdp::PASS) => stripped && stripped_as(&ran.packet, &self.out),
             _ => false,
         };
         if !agrees {
@@ -186,18 +202,6 @@ impl<'a> Worker<'a> {
         }
         panic!("a batch was miscounted, but none of its packets was when run again");
     }
-}
-
-/// Fragments and IP options: `uplink_ingress` refuses early what the tunnel device would refuse.
-fn is_not_plain(packet: &[u8]) -> bool {
-    packet[14] != 0x45 || packet[20] & 0x3f != 0 || packet[21] != 0
-}
-
-/// Behind the Ethernet addresses the same, but for a clamped SYN.
-fn same_packet(stripped: &[u8], delivered: &[u8]) -> bool {
-    stripped.len() == delivered.len()
-        && (stripped[12..] == delivered[12..]
-            || is_clamped(&[&delivered[..12], &stripped[12..]].concat(), delivered, 14))
 }
 
 /// Keeps the input, and tells how to run it again.

@@ -3,7 +3,7 @@
 
 mod decap;
 mod encap;
-mod packet;
+pub(crate) mod packet;
 mod path_mtu;
 mod spoof;
-mod world;
+pub(crate) mod world;

@@ -1,0 +1,115 @@
+//! What no container may say (docs/adr/0010): that it is the gateway, or, with the host's address, a peer.
+
+use std::net::IpAddr;
+
+use super::Frame;
+use crate::{
+    fuzz::{
+        header::Header,
+        hosts::{GATEWAYS, peer_at, v4, v6},
+    },
+    ipv6::packet::ICMPV6,
+    packet::{ARP, IPV6},
+    world::{GATEWAY_MAC, PORT_NUMBER},
+};
+
+/// Whether a frame claims what is not its sender's to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    No,
+    /// Nobody would believe it as it is; refused or not.
+    Unclear,
+    Yes,
+}
+
+/// Hop-by-hop options, routing, destination options: what neighbour discovery is believed behind. Not behind a fragment
+/// header (RFC 6980).
+const LOOKED_BEHIND: [u8; 3] = [0, 43, 60];
+/// More extension headers than these are dropped.
+const MOST_EXTENSIONS: usize = 7;
+
+pub(super) fn of_gateway(packet: &[u8]) -> Claim {
+    let ethertype = u16::from_be_bytes([packet[12], packet[13]]);
+    if packet[6..12] == GATEWAY_MAC {
+        return Claim::Yes;
+    }
+    match ethertype {
+        ARP => by_arp(&packet[14..]),
+        IPV6 => by_neighbour_discovery(&packet[14..]),
+        _ => Claim::No,
+    }
+}
+
+/// RFC 826, over Ethernet and for IPv4.
+fn by_arp(arp: &[u8]) -> Claim {
+    let is_gateway = |addr: &[u8]| GATEWAYS.contains(&v4([addr[0], addr[1], addr[2], addr[3]]));
+    match arp.get(..28) {
+        Some(arp) if !is_gateway(&arp[14..18]) => Claim::No,
+        Some([0, 1, 8, 0, 6, 4, ..]) => Claim::Yes,
+        _ => Claim::Unclear,
+    }
+}
+
+fn by_neighbour_discovery(bytes: &[u8]) -> Claim {
+    let Some(ip) = Header::of_version(bytes).filter(Header::is_v6) else { return Claim::Unclear };
+    // RFC 4861 section 7.1: what a router may have forwarded is no neighbour's.
+    if ip.hops() != 255 {
+        return Claim::No;
+    }
+    // What trails behind the packet no kernel reads.
+    let whole = ip.is_whole(false);
+    match claimed(ip.protocol(), &bytes[40..ip.total().min(bytes.len())], ip.src()) {
+        Claim::No if whole && ip.total() == bytes.len() => Claim::No,
+        Claim::No => match claimed(ip.protocol(), &bytes[40..], ip.src()) {
+            Claim::No => Claim::No,
+            _ => Claim::Unclear,
+        },
+        _ if !whole => Claim::Unclear,
+        claim => claim,
+    }
+}
+
+fn claimed(mut next: u8, mut rest: &[u8], src: IpAddr) -> Claim {
+    for behind in 0..=MOST_EXTENSIONS {
+        if !LOOKED_BEHIND.contains(&next) {
+            return if next == ICMPV6 { by_message(rest, src) } else { Claim::No };
+        }
+        // RFC 8200 section 4.3: 8 bytes, and as many times 8 as the second one says.
+        let Some(&[following, words]) = rest.first_chunk() else { return Claim::No };
+        let Some(end) = rest.get((usize::from(words) + 1) * 8..) else {
+            return if behind == MOST_EXTENSIONS { Claim::Unclear } else { Claim::No };
+        };
+        (next, rest) = (following, end);
+    }
+    Claim::Yes
+}
+
+/// A solicitation claims its source, an advertisement its target (RFC 4861 sections 4.3 and 4.4).
+fn by_message(message: &[u8], src: IpAddr) -> Claim {
+    let Some((head, target)) = message.get(..24).and_then(|message| message.split_first_chunk::<8>()) else {
+        return Claim::No;
+    };
+    let addr = match head[0] {
+        135 => src,
+        136 => v6(std::array::from_fn(|n| target[n])),
+        _ => return Claim::No,
+    };
+    match (GATEWAYS.contains(&addr), head[1]) {
+        (false, _) => Claim::No,
+        (true, 0) => Claim::Yes,
+        (true, _) => Claim::Unclear,
+    }
+}
+
+/// UDP for a tunnel's port on a peer's host: the host's NAT would let it out with the host's address.
+pub(super) fn of_peer(frame: &Frame<'_>) -> Claim {
+    let to_tunnel = |trailing| {
+        let udp = frame.ip.udp(trailing).map(|at| &frame.bytes[14 + at..]);
+        udp.is_some_and(|udp| udp[2..4] == PORT_NUMBER.to_be_bytes())
+    };
+    match peer_at(frame.ip.dst()) {
+        Some(_) if to_tunnel(false) => Claim::Yes,
+        Some(_) if to_tunnel(true) => Claim::Unclear,
+        _ => Claim::No,
+    }
+}
