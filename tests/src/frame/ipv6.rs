@@ -66,6 +66,16 @@ impl Ipv6 {
         Self::neighbour(SOLICITATION, 0, 1, src, dst, target, mac)
     }
 
+    /// A router advertisement of high preference (RFC 4861 section 4.2, RFC 4191 section 2.2) for half an hour.
+    #[must_use]
+    pub fn router_advertisement(src: Ipv6Addr, dst: Ipv6Addr, mac: Mac) -> Self {
+        let mut message = vec![134, 0, 0, 0, 64, 0x08, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+        message.extend(mac);
+        let sum = transport_checksum(ICMPV6, src, dst, &message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        Self { hop_limit: 255, ..Self::new(ICMPV6, src, dst, message) }
+    }
+
     fn neighbour(
         kind: u8,
         flags: u8,

@@ -177,3 +177,25 @@ fn no_neighbour_discovery_through_a_tunnel_is_believed() {
     probes.clean();
     account.close();
 }
+
+/// No container is the gateway, by router advertisements neither (RFC 6105): one of high preference (RFC 4191) would
+/// take its neighbours' default route.
+#[test]
+fn nobody_advertises_itself_as_a_router() {
+    let topology = hosts(Versions::Both);
+    let h1 = topology.h(1);
+    let liar = Liar::new(h1);
+    let (probes, mut account) = (Probes::start(&topology), Account::of(h1));
+    let neighbour = Sniffer::everywhere(&h1.c(1).ns).unwrap();
+    let link_local = "fe80::42:acff:fe11:3".parse().unwrap();
+    let advertisement = Ipv6::router_advertisement(link_local, ALL_NODES, liar.mac);
+    for packet in [advertisement.with_options(), advertisement] {
+        let frames = vec![liar.frame(ALL_NODES_MAC, &packet); COUNT];
+        account.send("a router's advertisement", &liar.injector, &frames, "gateway_claimed");
+    }
+    let routes = h1.c(1).ns.ip("-6 route show default").unwrap().stdout;
+    assert!(!routes.contains("proto ra"), "container 1 has been told of another router: {routes}");
+    assert_none("container 1", neighbour.finish().unwrap(), |frame| frame.bytes.ends_with(&liar.mac));
+    probes.clean();
+    account.close();
+}
