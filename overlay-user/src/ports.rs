@@ -115,7 +115,11 @@ impl Ports {
         maps: &mut Maps,
     ) -> Result<(), DatapathError> {
         for uplink in &local.uplinks {
-            maps.put_uplink(uplink.index, uplink_entry(local.underlay))?;
+            let entry = uplink_entry(local.underlay);
+            // Programs are reading these: what stands there already is left alone.
+            if maps.uplink(uplink.index)? != Some(entry) {
+                maps.put_uplink(uplink.index, entry)?;
+            }
         }
         let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
         for bridge in &local.bridges {
@@ -126,14 +130,12 @@ impl Ports {
                 put(maps, &ports, link.index, port(local, bridge, both | flags))?;
             }
         }
-        let wanted = subnets(local);
-        for (key, subnet) in &wanted {
+        let (wanted, known) = (subnets(local), BTreeMap::from_iter(maps.subnets()?));
+        for (key, subnet) in wanted.iter().filter(|(key, subnet)| known.get(*key) != Some(*subnet)) {
             maps.put_subnet(*key, *subnet)?;
         }
-        for (key, _) in maps.subnets()? {
-            if !wanted.contains_key(&key) {
-                maps.delete_subnet(key)?;
-            }
+        for key in known.keys().filter(|key| !wanted.contains_key(*key)) {
+            maps.delete_subnet(*key)?;
         }
         Ok(())
     }
