@@ -4,7 +4,7 @@
 use super::{Outer, UPLINK, WORKLOAD, input};
 use crate::{
     fuzz::{
-        hosts::{WAYS, v6},
+        hosts::{Way, v6},
         input::Input,
         ip::Ip,
         random::Random,
@@ -14,8 +14,7 @@ use crate::{
         packet::{Addr6, Ipv6, addr},
         world::{CONTAINER6, GATEWAY6, NEW6, OF_B, OTHER6},
     },
-    packet::IPV6,
-    packet::eth,
+    packet::{IPV6, eth},
     world::{CONTAINER_MAC, GATEWAY_MAC, OTHER_MAC},
 };
 
@@ -41,11 +40,10 @@ pub(super) fn discovery(random: &mut Random) -> Input {
         message = behind(random, &message);
     }
     if random.once_in(6) {
-        let way = WAYS[4];
+        let way = Way::to(v6(OF_B)).unwrap();
         message.src = random.pick(&[OF_B, OF_B, GATEWAY6, LINK_LOCAL]);
         let odd = random.pick(&ADDRESSES6);
         message.dst = random.pick(&[CONTAINER6, GATEWAY6, odd]);
-        debug_assert_eq!(way.container, v6(OF_B));
         return input(UPLINK, Outer::of(random, &way).around(&Ip::V6(message)));
     }
     let to = random.pick(&[[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 1], OTHER_MAC, GATEWAY_MAC]);
