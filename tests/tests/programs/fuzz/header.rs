@@ -13,6 +13,10 @@ use crate::packet::{IPV4, IPV6, TCP, UDP};
 /// ends' affair.
 const EXTENSIONS: [u8; 7] = [0, 43, 44, 60, 135, 139, 140];
 const FRAGMENT: u8 = 44;
+/// Hop-by-hop options, routing, destination options: what kernels step over on their way to a socket.
+pub(super) const LOOKED_BEHIND: [u8; 3] = [0, 43, 60];
+/// More extension headers than these are looked behind by nobody.
+pub(super) const MOST_EXTENSIONS: usize = 7;
 
 /// An IP header whose version and header length are possible, and all behind it.
 #[derive(Clone, Copy)]
@@ -123,6 +127,24 @@ impl<'a> Header<'a> {
         (at + 8 <= end).then_some(at)
     }
 
+    /// As [`udp`](Self::udp), behind what kernels step over on their way to a socket.
+    pub(super) fn hidden_udp(&self, trailing: bool) -> Result<Option<usize>, TooManyHeaders> {
+        if !self.v6 {
+            return Ok(self.udp(trailing));
+        }
+        let end = if trailing { self.bytes.len() } else { self.total().min(self.bytes.len()) };
+        let bytes = &self.bytes[..end];
+        let Some((mut next, mut at)) = behind_options(bytes, self.protocol(), 40)? else { return Ok(None) };
+        if next == FRAGMENT {
+            if at + 8 > end || word(bytes, at + 2) & 0xfff8 != 0 {
+                return Ok(None);
+            }
+            let Some(behind) = behind_options(bytes, bytes[at], at + 8)? else { return Ok(None) };
+            (next, at) = behind;
+        }
+        Ok((next == UDP && at + 8 <= end).then_some(at))
+    }
+
     /// The largest packet that an aggregate is cut into; `None` where that is not TCP or UDP behind a plain header.
     pub(super) fn segment(&self, size: u16) -> Option<usize> {
         let transport = match self.protocol() {
@@ -159,6 +181,25 @@ impl<'a> Header<'a> {
         }
         packet
     }
+}
+
+/// More extension headers than anybody looks behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyHeaders;
+
+/// What stands behind hop-by-hop options, routing headers and destination options; `None` where the bytes end before.
+fn behind_options(bytes: &[u8], mut next: u8, mut at: usize) -> Result<Option<(u8, usize)>, TooManyHeaders> {
+    for _ in 0..=MOST_EXTENSIONS {
+        if !LOOKED_BEHIND.contains(&next) {
+            return Ok(Some((next, at)));
+        }
+        let Some(&[following, words]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) else {
+            return Ok(None);
+        };
+        // RFC 8200 section 4.3: 8 bytes, and as many times 8 as the second one says.
+        (next, at) = (following, at + (usize::from(words) + 1) * 8);
+    }
+    Err(TooManyHeaders)
 }
 
 /// Changes a word of an IPv4 header, and its checksum along with it.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Frame;
 use crate::{
     fuzz::{
-        header::Header,
+        header::{Header, LOOKED_BEHIND, MOST_EXTENSIONS},
         hosts::{GATEWAYS, peer_at, v4, v6},
     },
     ipv6::packet::ICMPV6,
@@ -21,12 +21,6 @@ pub(super) enum Claim {
     Unclear,
     Yes,
 }
-
-/// Hop-by-hop options, routing, destination options: what neighbour discovery is believed behind. Not behind a fragment
-/// header (RFC 6980).
-const LOOKED_BEHIND: [u8; 3] = [0, 43, 60];
-/// More extension headers than these are dropped.
-const MOST_EXTENSIONS: usize = 7;
 
 pub(super) fn of_gateway(packet: &[u8]) -> Claim {
     let ethertype = u16::from_be_bytes([packet[12], packet[13]]);
@@ -84,28 +78,33 @@ fn claimed(mut next: u8, mut rest: &[u8], src: IpAddr) -> Claim {
     Claim::Yes
 }
 
-/// A solicitation claims its source, an advertisement its target (RFC 4861 sections 4.3 and 4.4).
+/// A solicitation claims its source, an advertisement its target (RFC 4861 sections 4.3 and 4.4), and a router's
+/// advertisement that it is the router (section 4.2, RFC 6105). Shorter ones no kernel believes.
 fn by_message(message: &[u8], src: IpAddr) -> Claim {
-    let Some((head, target)) = message.get(..24).and_then(|message| message.split_first_chunk::<8>()) else {
-        return Claim::No;
+    let Some(kind) = message.first() else { return Claim::No };
+    let (is_claim, least) = match kind {
+        134 => (true, 16),
+        135 => (GATEWAYS.contains(&src), 24),
+        136 => {
+            let target = message.get(8..24).and_then(|target| <[u8; 16]>::try_from(target).ok());
+            (target.is_some_and(|target| GATEWAYS.contains(&v6(target))), 24)
+        }
+        _ => (false, 0),
     };
-    let addr = match head[0] {
-        135 => src,
-        136 => v6(std::array::from_fn(|n| target[n])),
-        _ => return Claim::No,
-    };
-    match (GATEWAYS.contains(&addr), head[1]) {
-        (false, _) => Claim::No,
-        (true, 0) => Claim::Yes,
-        (true, _) => Claim::Unclear,
+    match is_claim {
+        false => Claim::No,
+        true if message.len() >= least && message[1] == 0 => Claim::Yes,
+        true => Claim::Unclear,
     }
 }
 
-/// UDP for a tunnel's port on a peer's host: the host's NAT would let it out with the host's address.
+/// UDP for a tunnel's port on a peer's host: the host's NAT would let it out with the host's address. Behind more headers
+/// than anybody looks behind it may be just that.
 pub(super) fn of_peer(frame: &Frame<'_>) -> Claim {
-    let to_tunnel = |trailing| {
-        let udp = frame.ip.udp(trailing).map(|at| &frame.bytes[14 + at..]);
-        udp.is_some_and(|udp| udp[2..4] == PORT_NUMBER.to_be_bytes())
+    let to_tunnel = |trailing| match frame.ip.hidden_udp(trailing) {
+        Ok(None) => false,
+        Ok(Some(at)) => frame.bytes[14 + at + 2..][..2] == PORT_NUMBER.to_be_bytes(),
+        Err(_) => true,
     };
     match peer_at(frame.ip.dst()) {
         Some(_) if to_tunnel(false) => Claim::Yes,
