@@ -12,10 +12,11 @@ use harness::{
     wire::WireKind,
 };
 
-use crate::{SOON, hosts, inside, reached};
+use crate::{SOON, await_path, hosts, inside, reached};
 
 fn probe(a: &Host, b: &Host, version: usize) -> Probe {
     let ends = [a, b].map(|host| Endpoint { ns: &host.c(1).ns, ip: inside(host)[version] });
+    await_path(ends);
     let probe = Probe::start(ends[0], ends[1], 1000, SOON * 12).unwrap();
     eventually("traffic flows", SOON, || probe.arrived() > 100).unwrap();
     probe

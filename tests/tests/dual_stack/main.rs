@@ -9,7 +9,13 @@ mod trace;
 
 use std::{net::IpAddr, time::Duration};
 
-use harness::{Topology, host::Host, topology::Builder, versions::Versions};
+use harness::{
+    Topology, eventually,
+    host::Host,
+    topology::Builder,
+    traffic::{Endpoint, ping},
+    versions::Versions,
+};
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
@@ -22,6 +28,16 @@ pub(crate) fn hosts(underlay: Versions) -> Builder {
 pub(crate) fn inside(host: &Host) -> [IpAddr; 2] {
     let c1 = host.c(1);
     [c1.ip.into(), c1.ip_v6.unwrap().into()]
+}
+
+/// Waits until both ends answer. An IPv6 address of a bridge serves once no duplicate of it has been found, a second
+/// or two after its first container is there.
+pub(crate) fn await_path(ends: [Endpoint<'_, IpAddr>; 2]) {
+    let [a, b] = ends;
+    let answers = |from: Endpoint<'_, IpAddr>, to: Endpoint<'_, IpAddr>| {
+        ping(from.ns, to.ip, 1).is_ok_and(|ping| ping.clean())
+    };
+    eventually("both ends answer", SOON, || answers(a, b) && answers(b, a)).unwrap();
 }
 
 /// What `overlayctl peers` says: subnet, and the address at which it is reached.

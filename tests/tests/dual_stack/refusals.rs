@@ -8,7 +8,7 @@ use harness::{
     versions::Versions::{Both, V4, V6},
 };
 
-use crate::{SOON, hosts, inside, reached};
+use crate::{SOON, await_path, hosts, inside, reached};
 
 fn message(host: &Host) -> String {
     let output = host.overlayd().ctl_output(&["status", "-o", "json"]).unwrap();
@@ -38,6 +38,7 @@ fn hosts_without_a_version_in_common_are_told_so() {
 
 fn probe(here: &Host, there: &Host) -> Probe {
     let ends = [here, there].map(|host| Endpoint { ns: &host.c(1).ns, ip: inside(host)[1] });
+    await_path(ends);
     let probe = Probe::start(ends[0], ends[1], 200, SOON * 12).unwrap();
     eventually("traffic flows", SOON, || probe.arrived() > 50).unwrap();
     probe
@@ -72,15 +73,10 @@ fn a_network_without_ipv6_is_served_ipv4_alone() {
     for index in [0, 1] {
         topology.start_overlayd(index).unwrap();
     }
-    topology.await_routes().unwrap();
     let (h1, h2) = (topology.h(1), topology.h(2));
-    let probe = Probe::start(
-        Endpoint { ns: &h1.c(1).ns, ip: h1.c(1).ip },
-        Endpoint { ns: &h2.c(1).ns, ip: h2.c(1).ip },
-        200,
-        SOON * 12,
-    )
-    .unwrap();
+    let ends = [h1, h2].map(|host| Endpoint { ns: &host.c(1).ns, ip: inside(host)[0] });
+    await_path(ends);
+    let probe = Probe::start(ends[0], ends[1], 200, SOON * 12).unwrap();
     assert_eq!(reached(h1).len(), 1, "{:?}", reached(h1));
     assert!(notes(h1).contains("fd00:17::/64") && notes(h1).contains("EnableIPv6"), "{}", notes(h1));
     let dual = |topology: &Topology| {
