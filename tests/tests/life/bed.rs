@@ -9,7 +9,7 @@ use std::{
 use harness::{
     Netns, Topology, eventually,
     host::Host,
-    traffic::{Endpoint, Probe, Report},
+    traffic::{Endpoint, Probe, Report, ping},
 };
 use serde_json::Value;
 
@@ -38,6 +38,11 @@ impl Flow {
 
     pub(crate) fn between(a: &Host, b: &Host) -> Self {
         let ends = [a, b].map(|host| Endpoint { ns: &host.c(1).ns, ip: host.c(1).ip });
+        // Each hears of the other in its own time, and an IPv6 underlay looks for duplicates first.
+        let answers =
+            |from: Endpoint<'_>, to: Endpoint<'_>| ping(from.ns, to.ip, 1).is_ok_and(|ping| ping.clean());
+        eventually("both ends answer", SOON, || answers(ends[0], ends[1]) && answers(ends[1], ends[0]))
+            .unwrap();
         let began = Instant::now();
         let probe = Probe::start(ends[0], ends[1], RATE, Duration::from_secs(120)).unwrap();
         let flow = Self { probe, began };

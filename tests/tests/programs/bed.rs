@@ -1,6 +1,8 @@
 //! The test bed: a network namespace with the devices of `world.rs`, and the object loaded with its maps
 //! pinned in a directory of its own. All of it goes when the test ends, also by a panic.
 
+use std::sync::OnceLock;
+
 use aya::{
     maps::{Map, MapData, PerCpuArray, RingBuf},
     programs::{TestRun, TestRunOptions},
@@ -230,4 +232,15 @@ pub(crate) fn moved_event_ip(ifindex: u32, addr: [u8; 16], mac: [u8; 6]) -> Vec<
     bytes.extend(mac);
     bytes.extend([0; 2]);
     bytes
+}
+
+/// Whether the kernel strips outer headers of another IP version than the inner one: `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` and
+/// its like came with Linux 6.3. Nothing but the version tells.
+pub(crate) fn has_decap_across() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 3)
+    })
 }

@@ -16,6 +16,7 @@ use super::{
     seed::{BRIDGE, TUNNEL, UPLINK, WORKLOAD},
 };
 use crate::{
+    bed::has_decap_across,
     case::{DROP, NEXT, REDIRECT},
     world::{FROM_UPLINK_MARK, TO_HOST_MARK, dev},
 };
@@ -29,12 +30,14 @@ enum Judgement {
     Dropped(&'static str),
     /// It is left to whoever comes next.
     Passed(&'static str),
+    /// It is left to our tunnel device, and marked for it.
+    Left(&'static str),
     /// Whether it is redirected hangs on what was learned before; if so, as this.
     May(Expected),
     /// It must be redirected as this.
     Must(Expected),
 }
-use Judgement::{Dropped, May, Must, Never, Passed};
+use Judgement::{Dropped, Left, May, Must, Never, Passed};
 
 /// A frame with a whole IP packet in it.
 struct Frame<'a> {
@@ -57,7 +60,7 @@ impl<'a> Frame<'a> {
 /// Says what is wrong with a run.
 pub(super) fn judge(input: &Input, verdict: i32, mark: u32, out: &[u8]) -> Result<(), String> {
     match (verdict, expectation(input)) {
-        (REDIRECT, Never(reason) | Dropped(reason) | Passed(reason)) => {
+        (REDIRECT, Never(reason) | Dropped(reason) | Passed(reason) | Left(reason)) => {
             Err(format!("redirected, though {reason}"))
         }
         (REDIRECT, May(expected) | Must(expected)) => expected.compare(mark, out),
@@ -65,7 +68,10 @@ pub(super) fn judge(input: &Input, verdict: i32, mark: u32, out: &[u8]) -> Resul
             Err(format!("not redirected but {verdict}, though nothing is wrong with it"))
         }
         (NEXT, Dropped(reason)) => Err(format!("let past, though {reason}")),
-        (DROP, Passed(reason)) => Err(format!("dropped, though {reason}")),
+        (DROP, Passed(reason) | Left(reason)) => Err(format!("dropped, though {reason}")),
+        (NEXT, Left(_)) => {
+            Expected { mark: FROM_UPLINK_MARK, ..Expected::as_it_came(input) }.compare(mark, out)
+        }
         (NEXT | DROP, _) => unchanged(input, verdict, mark, out),
         _ => Err(format!("verdict {verdict} is none of ours")),
     }
@@ -75,6 +81,10 @@ fn expectation(input: &Input) -> Judgement {
     let judgement = match input.program {
         WORKLOAD => outward::workload(input),
         BRIDGE => outward::bridge(input),
+        UPLINK if crosses(input) && !has_decap_across() => match inward::uplink(input) {
+            May(_) | Must(_) => Left("this kernel cannot strip it"),
+            other => other,
+        },
         UPLINK => inward::uplink(input),
         _ => Dropped("no tunnel brought it"),
     };
@@ -85,6 +95,16 @@ fn expectation(input: &Input) -> Judgement {
         }
         other => other,
     }
+}
+
+/// Whether the two IP versions of a tunnel packet differ.
+pub(super) fn crosses(input: &Input) -> bool {
+    matches!(mix(input), "IPv4 over IPv6" | "IPv6 over IPv4")
+}
+
+/// Whether a packet is left to the tunnel device, though nothing is wrong with it.
+pub(super) fn is_left(input: &Input) -> bool {
+    matches!(expectation(input), Left(_))
 }
 
 /// What is passed on or dropped stays as it is, but for the marks, and a SYN that was clamped before the kernel

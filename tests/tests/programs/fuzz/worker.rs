@@ -14,7 +14,7 @@ use super::{
     hosts,
     input::Input,
     mutate::mutate,
-    oracle::{is_for_nobody, is_plain_tunnel, judge, mix, refusal, sender, stripped_as},
+    oracle::{is_for_nobody, is_left, is_plain_tunnel, judge, mix, refusal, sender, stripped_as},
     random::Random,
     seed,
 };
@@ -99,8 +99,9 @@ impl<'a> Worker<'a> {
         let mut tally = Tally::default();
         while (seen.len() as u64) < packets {
             if (seen.len() as u64 + tally.valid).is_multiple_of(VALID_EVERY) {
-                let verdict = self.run(seed::valid(&mut random));
-                assert_eq!(verdict, REDIRECT);
+                let input = seed::valid(&mut random);
+                let wanted = if is_left(&input) { NEXT } else { REDIRECT };
+                assert_eq!(self.run(input), wanted);
                 tally.valid += 1;
                 continue;
             }
@@ -154,6 +155,7 @@ impl<'a> Worker<'a> {
             && ran.packet.len() + overhead == input.packet.len();
         let is_tunnel = is_plain_tunnel(&input.packet);
         let agrees = match (verdict, ran.verdict) {
+            (NEXT, xdp::PASS) if is_left(input) => stripped,
             (NEXT, xdp::PASS) => untouched && !is_tunnel,
             // Of the destination it sees only whether any host could have it.
             (DROP, xdp::DROP) => {

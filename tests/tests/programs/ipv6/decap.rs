@@ -13,6 +13,7 @@ use super::{
     },
 };
 use crate::{
+    bed::has_decap_across,
     case::{Case, run_table as run_in_tc},
     packet::{IPV4, IPV6, Ipv4, UDP, eth},
     uplink_decap::run_in_xdp,
@@ -40,13 +41,6 @@ fn run_across(cases: Vec<Case>) {
     let left =
         taken.into_iter().map(|row| case(&row.name, row.packet).with(device).mark_out(FROM_UPLINK_MARK));
     run_in_tc(&left.collect::<Vec<_>>());
-}
-
-/// `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` and its like came with Linux 6.3. Nothing but the version tells.
-fn has_decap_across() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 3)
 }
 
 /// Our tunnel device has the port.
