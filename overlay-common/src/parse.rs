@@ -1,6 +1,8 @@
 //! From bytes to what the programs act on. Every function takes a [`Packet`] and constant offsets, so that
 //! the verifier, the host tests and a fuzzer see the same code.
 
+use bytemuck::Pod;
+
 use crate::{
     Be16, DropReason, Mac,
     packet::Packet,
@@ -17,13 +19,13 @@ use crate::{
 /// Offset of the IP header behind an Ethernet header.
 pub const L3: usize = EthHeader::LEN;
 /// Offset of the UDP header of a tunnel packet over Ethernet and IPv4 without options.
-pub const OUTER_UDP: usize = L3 + Ipv4Header::LEN;
+pub const OUTER_UDP: usize = OuterUdp::<Ipv4Header, L3>::UDP;
 /// Offset of the VXLAN header.
-pub const VXLAN: usize = OUTER_UDP + UdpHeader::LEN;
+pub const VXLAN: usize = OuterUdp::<Ipv4Header, L3>::VXLAN;
 /// Offset of the inner Ethernet header.
-pub const INNER_ETH: usize = VXLAN + VxlanHeader::LEN;
+pub const INNER_ETH: usize = OuterUdp::<Ipv4Header, L3>::INNER_ETH;
 /// Offset of the inner IP header.
-pub const INNER_L3: usize = INNER_ETH + EthHeader::LEN;
+pub const INNER_L3: usize = OuterUdp::<Ipv4Header, L3>::INNER_L3;
 /// Bytes that VXLAN over IPv4 puts in front of the inner IP header, and takes from the uplink's MTU: outer
 /// IP, UDP, VXLAN, inner Ethernet.
 pub const VXLAN_V4_OVERHEAD: u32 = vxlan_overhead::<Ipv4Header>() as u32;
@@ -96,7 +98,7 @@ impl<O: IpHeader, const LINK: usize> OuterUdp<O, LINK> {
     /// Offset of the UDP header of a plain packet.
     const UDP: usize = LINK + O::LEN;
     /// Offset of its VXLAN header.
-    const VXLAN: usize = Self::UDP + UdpHeader::LEN;
+    pub const VXLAN: usize = Self::UDP + UdpHeader::LEN;
     /// Offset of its inner Ethernet header.
     const INNER_ETH: usize = Self::VXLAN + VxlanHeader::LEN;
     /// Offset of its inner IP header.
@@ -120,8 +122,20 @@ pub fn outer_udp<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
     ip: O,
 ) -> Option<OuterUdp<O, LINK>> {
     let offset = ip.udp_offset(packet, LINK)?;
-    let udp = if offset == O::LEN { packet.read(LINK + O::LEN)? } else { packet.read_at(LINK + offset)? };
+    let udp = read_behind::<_, O, _>(packet, LINK, offset, 0)?;
     Some(OuterUdp { ip, udp })
+}
+
+/// Reads what stands `more` bytes behind the end of an IP header at `start`, whose payload is `offset` bytes from there:
+/// directly where that is the usual place, which the verifier can follow.
+#[inline(always)]
+fn read_behind<P: Packet + ?Sized, H: IpHeader, T: Pod>(
+    packet: &P,
+    start: usize,
+    offset: usize,
+    more: usize,
+) -> Option<T> {
+    if offset == H::LEN { packet.read(start + H::LEN + more) } else { packet.read_at(start + offset + more) }
 }
 
 /// The VXLAN header of a first fragment, if it is all in there: what can be refused now need not be reassembled.
@@ -131,8 +145,7 @@ pub fn first_vxlan<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
     outer: &OuterUdp<O, LINK>,
 ) -> Option<VxlanHeader> {
     let offset = outer.ip.udp_offset(packet, LINK)?;
-    let at = LINK + offset + UdpHeader::LEN;
-    if offset == O::LEN { packet.read(OuterUdp::<O, LINK>::VXLAN) } else { packet.read_at(at) }
+    read_behind::<_, O, _>(packet, LINK, offset, UdpHeader::LEN)
 }
 
 /// Checks the outer lengths and the VXLAN header of a datagram on one of our ports.
@@ -258,7 +271,7 @@ pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Result<Option<[u8; 16]>, Dro
 #[inline(always)]
 pub fn udp_port<P: Packet + ?Sized, H: IpHeader>(packet: &P, ip: &H) -> Result<Option<Be16>, DropReason> {
     let Some(offset) = ip.hidden_udp(packet, L3)? else { return Ok(None) };
-    Ok(packet.read_at::<UdpHeader>(L3 + offset).map(|udp| udp.dst_port))
+    Ok(read_behind::<_, H, UdpHeader>(packet, L3, offset, 0).map(|udp| udp.dst_port))
 }
 
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the

@@ -9,15 +9,15 @@ use overlay_common::{
     DropReason,
     map::{Sample, program},
     packet::Packet,
-    parse::{L3, VXLAN},
-    wire::{EthHeader, IpHeader, Ipv6Header, UdpHeader, VxlanHeader},
+    parse::{L3, OuterUdp, VXLAN},
+    wire::{EthHeader, IpHeader, Ipv6Header, VxlanHeader},
 };
 use serde::Serialize;
 
 use super::decode::{Place, Summary};
 
 /// Offset of the VXLAN header behind Ethernet and IPv6.
-const VXLAN_OVER_V6: usize = L3 + Ipv6Header::LEN + UdpHeader::LEN;
+const VXLAN_OVER_V6: usize = OuterUdp::<Ipv6Header, L3>::VXLAN;
 
 /// A dropped packet. The field names are the JSON's, and stay.
 #[derive(Debug, PartialEq, Eq, Serialize)]
