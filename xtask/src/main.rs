@@ -8,6 +8,7 @@ mod elf;
 mod fuzz;
 mod lab;
 mod setup;
+mod tally;
 mod test;
 mod vm;
 

@@ -1,7 +1,5 @@
 //! `cargo xtask test`: all levels, and last a line with the sums.
 
-mod tally;
-
 use std::env;
 use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
@@ -9,8 +7,7 @@ use std::process::{Command, Stdio, exit};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, setup, vm};
-use tally::Tally;
+use crate::{command, setup, tally::Tally, vm};
 
 /// The tests that need root and a kernel.
 const ROOT_PACKAGE: &str = "overlay-tests";

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use self::{emulator::Emulator, guest::Guest, kernel::Series};
-use crate::{command, setup};
+use crate::{command, setup, tally::Tally};
 
 pub(crate) use self::suite::{TIMEOUT, all_kernels, run_all};
 
@@ -44,12 +44,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(args.timeout > 0, "--timeout 0: there would be no time to run anything");
     let timeout = Duration::from_secs(args.timeout);
     if args.command.is_empty() {
+        let mut tally = Tally::default();
         let failed = run_all(&args.kernel, args.filter.as_deref(), timeout, &mut |line| {
+            tally.add_line(&String::from_utf8_lossy(line));
             let mut stdout = std::io::stdout();
             stdout.write_all(line)?;
             Ok(stdout.flush()?)
         })?;
         ensure!(failed.is_empty(), "the tests failed on kernel {}", failed.join(", "));
+        if let (Some(filter), 0) = (&args.filter, tally.passed) {
+            bail!("no test that could run there has a name with `{filter}` in it");
+        }
+        println!("{tally}");
         return Ok(());
     }
     let lab = Lab::open()?;

@@ -2,15 +2,15 @@
 
 /// Tests passed, failed, and skipped: what they test is not to be had here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) passed: u64,
-    pub(super) failed: u64,
-    pub(super) skipped: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 impl Tally {
     /// Takes one line of output; lines that are no summary count nothing.
-    pub(super) fn add_line(&mut self, line: &str) {
+    pub(crate) fn add_line(&mut self, line: &str) {
         let Some(counts) = line.trim_end().strip_prefix("test result: ") else { return };
         // `ok. 3 passed; 0 failed; 1 ignored; …`
         let counts = counts.split_once(". ").map_or("", |(_, counts)| counts);
@@ -26,7 +26,7 @@ impl Tally {
 
     /// Adds the run that `part` counted. One that failed without a failed test (it did not compile, a
     /// binary was killed) counts as a failure: nobody who reads the totals alone may take it for good.
-    pub(super) fn add_run(&mut self, part: Self, succeeded: bool) {
+    pub(crate) fn add_run(&mut self, part: Self, succeeded: bool) {
         self.passed += part.passed;
         self.skipped += part.skipped;
         self.failed += if succeeded { part.failed } else { part.failed.max(1) };
