@@ -18,6 +18,10 @@ pub use toolchain::{Compiler, Missing, NIGHTLY, Toolchain, find_linker};
 /// The target triple of the programs: little-endian BPF, like every host overlayd supports.
 pub const TARGET: &str = "bpfel-unknown-none";
 
+/// The instruction set (every kernel since 4.14 has it). With v3's 32-bit registers LLVM 22 stores some of which nothing
+/// was ever put into, which the verifier refuses.
+const TARGET_CPU: &str = "-Ctarget-cpu=v2";
+
 /// The workspace package with the programs, and the name of the object.
 pub const PACKAGE: &str = "overlay-ebpf";
 
@@ -97,7 +101,8 @@ impl Toolchain {
         flags.push(&self.linker);
         // aya-ebpf reads the host's pt_regs layout from this cfg; all riscv64 flavours share one.
         let host_arch = if host_arch.starts_with("riscv64") { "riscv64" } else { host_arch };
-        for flag in ["-Cdebuginfo=2", "-Clink-arg=--btf", &format!("--cfg=bpf_target_arch=\"{host_arch}\"")] {
+        let host_arch = format!("--cfg=bpf_target_arch=\"{host_arch}\"");
+        for flag in ["-Cdebuginfo=2", "-Clink-arg=--btf", TARGET_CPU, &host_arch] {
             flags.push("\u{1f}");
             flags.push(flag);
         }
@@ -125,7 +130,7 @@ mod tests {
         assert_eq!(environment_of(&command, "RUSTC_BOOTSTRAP").unwrap(), "1");
         assert_eq!(
             environment_of(&command, "CARGO_ENCODED_RUSTFLAGS").unwrap(),
-            "-Clinker=/a b/bpf-linker\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}--cfg=bpf_target_arch=\"x86_64\""
+            "-Clinker=/a b/bpf-linker\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}-Ctarget-cpu=v2\u{1f}--cfg=bpf_target_arch=\"x86_64\""
         );
         assert!(command.get_args().all(|arg| arg != "build-std=core"));
     }

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// An Ethernet (MAC) address, in the order of its bytes on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-#[repr(transparent)]
+#[repr(C, align(2))]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
@@ -81,27 +81,53 @@ impl FromStr for Mac {
 }
 
 /// An IP address as map keys hold it: 16 bytes, IPv4 in its v4-mapped form `::ffff:a.b.c.d` (RFC 4291
-/// section 2.5.5.2), so that both versions share one key type.
+/// section 2.5.5.2), so that both versions share one key type. Aligned, and handled in words: the programs would copy
+/// bytes one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-#[repr(transparent)]
+#[repr(C, align(4))]
 pub struct MapIp {
     /// The address, network order. Named, so that `bpftool map dump` has a name for it.
-    pub bytes: [u8; 16],
+    bytes: [u8; 16],
 }
 
 impl MapIp {
+    /// The third word of a v4-mapped address.
+    const V4_MARK: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+    /// Sixteen bytes in network order.
+    #[inline(always)]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self { bytes }
+    }
+
     /// The v4-mapped form of four bytes in network order.
     #[inline(always)]
-    pub const fn v4([a, b, c, d]: [u8; 4]) -> Self {
-        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
+    pub const fn v4(addr: [u8; 4]) -> Self {
+        Self { bytes: bytemuck::must_cast([0, 0, Self::V4_MARK, u32::from_ne_bytes(addr)]) }
+    }
+
+    /// The bytes, network order.
+    #[inline(always)]
+    pub const fn bytes(self) -> [u8; 16] {
+        self.bytes
+    }
+
+    /// The bytes as they stand in memory, four to a word.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        bytemuck::must_cast(self.bytes)
     }
 
     /// True for the v4-mapped form.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = self.bytes;
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == 0
-            && u32::from_ne_bytes([i, j, k, l]) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+        Self::is_v4_words(self.words())
+    }
+
+    /// True for the [`Self::words`] of a v4-mapped address.
+    #[inline(always)]
+    pub const fn is_v4_words([a, b, mark, _]: [u32; 4]) -> bool {
+        a | b == 0 && mark == Self::V4_MARK
     }
 
     /// The IPv4 address, unless this is a real IPv6 address.
@@ -121,7 +147,7 @@ impl From<Ipv4Addr> for MapIp {
 
 impl From<Ipv6Addr> for MapIp {
     fn from(addr: Ipv6Addr) -> Self {
-        Self { bytes: addr.octets() }
+        Self::new(addr.octets())
     }
 }
 
@@ -136,7 +162,7 @@ impl From<IpAddr> for MapIp {
 
 impl From<MapIp> for IpAddr {
     fn from(ip: MapIp) -> Self {
-        ip.to_v4().map_or_else(|| Self::V6(ip.bytes.into()), Self::V4)
+        ip.to_v4().map_or_else(|| Self::V6(ip.bytes().into()), Self::V4)
     }
 }
 

@@ -216,7 +216,7 @@ mod tests {
             }
             too_big::<_, _, 0>(packet.as_slice(), &ip, ours)
         };
-        let word = |mtu| Some(TooBig { peer: MapIp { bytes: peer }, port: Be16::new(4789), mtu });
+        let word = |mtu| Some(TooBig { peer: MapIp::new(peer), port: Be16::new(4789), mtu });
         assert_eq!(told(1400, quoted), word(1400));
         assert_eq!(told(576, quoted), word(1280), "no link of IPv6 carries less");
         assert_eq!(told(1500, quoted), None, "it would have fitted");

@@ -6,7 +6,7 @@
 
 use crate::{
     Be16, Mac, Vni, checksum,
-    map::TEMPLATE_BYTES,
+    map::{TEMPLATE_BYTES, TemplateBytes},
     parse::{L3, VXLAN_V4_OVERHEAD, VXLAN_V6_OVERHEAD},
     wire::{
         EthHeader, IpHeader, Ipv4Header, Ipv6Header, UdpHeader, VxlanHeader,
@@ -108,7 +108,7 @@ pub struct Vxlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
     /// The headers; zero behind `len`.
-    pub bytes: [u8; TEMPLATE_BYTES],
+    pub bytes: TemplateBytes,
     /// Bytes in use.
     pub len: usize,
     /// Unfolded checksum of the outer IPv4 header without TOS and total length; 0 over IPv6.
@@ -148,7 +148,7 @@ impl Vxlan {
             src: self.inner_src,
             ethertype: self.carries,
         }));
-        Template { bytes, len, checksum, room_flags: VXLAN_ENCAP_FLAGS | version_flag }
+        Template { bytes: TemplateBytes(bytes), len, checksum, room_flags: VXLAN_ENCAP_FLAGS | version_flag }
     }
 }
 
@@ -212,22 +212,22 @@ impl Stamp {
             let total = VXLAN_V4_OVERHEAD as u16 + self.inner_len;
             let sum = checksum::finish(checksum + u32::from(self.tos) + u32::from(total));
             headers[L3 + 1] = self.tos;
-            [headers[L3 + 2], headers[L3 + 3]] = total.to_be_bytes();
-            [headers[L3 + 10], headers[L3 + 11]] = sum.to_be_bytes();
+            headers[L3 + 2..L3 + 4].copy_from_slice(&total.to_be_bytes());
+            headers[L3 + 10..L3 + 12].copy_from_slice(&sum.to_be_bytes());
             self.apply_udp::<{ L3 + Ipv4Header::LEN }>(headers, total - Ipv4Header::LEN as u16);
         } else {
             let payload = (VXLAN_V6_OVERHEAD as usize - Ipv6Header::LEN) as u16 + self.inner_len;
             let word = Ipv6Header::first_word(self.tos);
             headers[L3..L3 + 4].copy_from_slice(bytemuck::bytes_of(&word));
-            [headers[L3 + 4], headers[L3 + 5]] = payload.to_be_bytes();
+            headers[L3 + 4..L3 + 6].copy_from_slice(&payload.to_be_bytes());
             self.apply_udp::<{ L3 + Ipv6Header::LEN }>(headers, payload);
         }
     }
 
     #[inline(always)]
     fn apply_udp<const UDP: usize>(&self, headers: &mut [u8; TEMPLATE_BYTES], len: u16) {
-        [headers[UDP], headers[UDP + 1]] = self.source_port.to_be_bytes();
-        [headers[UDP + 4], headers[UDP + 5]] = len.to_be_bytes();
+        headers[UDP..UDP + 2].copy_from_slice(&self.source_port.to_be_bytes());
+        headers[UDP + 4..UDP + 6].copy_from_slice(&len.to_be_bytes());
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
     fn literal_bytes() {
         let underlay = Underlay::V4 { src: [172, 16, 199, 17], dst: [172, 16, 199, 27] };
         let template = vxlan(underlay, ETHERTYPE_IPV4).compile();
-        let mut bytes = template.bytes;
+        let mut bytes = *template.bytes;
         Stamp { inner_len: 84, tos: 0xb8, source_port: 0xc001 }.apply(
             &mut bytes,
             template.len,
@@ -287,7 +287,7 @@ mod tests {
         (src[0], src[1], src[15]) = (0xfd, 0x11, 1);
         (dst[0], dst[1], dst[15]) = (0xfd, 0x11, 2);
         let template = vxlan(Underlay::V6 { src, dst }, ETHERTYPE_IPV6).compile();
-        let mut bytes = template.bytes;
+        let mut bytes = *template.bytes;
         Stamp { inner_len: 84, tos: 0xb9, source_port: 0xc001 }.apply(
             &mut bytes,
             template.len,
@@ -313,7 +313,7 @@ mod tests {
         #[test]
         fn stamped_headers_verify(src: [u8; 4], dst: [u8; 4], port: u16, inner_len in 20u16..65_000, tos: u8, source_port: u16) {
             let template = Vxlan { port, ..vxlan(Underlay::V4 { src, dst }, ETHERTYPE_IPV4) }.compile();
-            let mut bytes = template.bytes;
+            let mut bytes = *template.bytes;
             Stamp { inner_len, tos, source_port }.apply(&mut bytes, template.len, template.checksum);
             let ip: Ipv4Header = bytemuck::pod_read_unaligned(&bytes[L3..OUTER_UDP]);
             let udp: UdpHeader = bytemuck::pod_read_unaligned(&bytes[OUTER_UDP..VXLAN]);
@@ -327,7 +327,7 @@ mod tests {
         #[test]
         fn stamped_headers_over_ipv6(src: [u8; 16], dst: [u8; 16], inner_len in 20u16..65_000, tos: u8, source_port: u16) {
             let template = vxlan(Underlay::V6 { src, dst }, ETHERTYPE_IPV4).compile();
-            let mut bytes = template.bytes;
+            let mut bytes = *template.bytes;
             Stamp { inner_len, tos, source_port }.apply(&mut bytes, template.len, template.checksum);
             let ip: Ipv6Header = bytemuck::pod_read_unaligned(&bytes[L3..L3 + 40]);
             let udp: UdpHeader = bytemuck::pod_read_unaligned(&bytes[L3 + 40..L3 + 48]);

@@ -81,7 +81,7 @@ pub(crate) fn to<H: Carried>(skb: &Skb<'_>, destination: Destination) -> Result<
         }
         // The neighbour's entry gives the addresses.
         Destination::Bridge { bridge, addr } => {
-            return Ok(Verdict::ToNeighbour { ifindex: bridge, next_hop: addr });
+            return Ok(Verdict::ToNeighbour { ifindex: bridge, next_hop: addr.words() });
         }
     };
     let eth = EthHeader { dst, src, ethertype: H::ETHERTYPE };

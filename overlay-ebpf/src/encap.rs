@@ -3,7 +3,7 @@
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
     DropReason, Mac, flow,
-    map::{Direction, Port, TEMPLATE_BYTES, Tunnel, port_flag, tunnel_flag},
+    map::{Direction, Port, TemplateBytes, Tunnel, port_flag, tunnel_flag},
     mark,
     packet::Packet,
     parse::{self, Frame, L3},
@@ -201,8 +201,8 @@ fn encap<H: Carried>(
     }
     let hash = skb.flow_hash();
     let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(hash) };
-    let mut headers: [u8; TEMPLATE_BYTES] = tunnel.template;
-    stamp.apply(&mut headers, template_len, tunnel.checksum);
+    let mut headers: TemplateBytes = tunnel.template;
+    stamp.apply(&mut headers.0, template_len, tunnel.checksum);
     if skb.adjust_room(template_len as i32 - L3 as i32, tunnel.room_flags).is_err() {
         return match way {
             Way::Forwarded => Ok(Verdict::Pass),
@@ -215,8 +215,8 @@ fn encap<H: Carried>(
         Way::Routed => skb.forget_route(),
     }
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
-    let hop = tunnel.hops[flow::hop(hash)];
-    Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop })
+    let hop = &tunnel.hops[flow::hop(hash)];
+    Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop.words() })
 }
 
 /// Leaves the outer headers to the tunnel device.

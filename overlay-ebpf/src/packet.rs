@@ -149,7 +149,7 @@ impl<'a> Skb<'a> {
             return None;
         }
         // SAFETY: the bytes lie between data_meta and data, and any bytes are a `T`.
-        let value = unsafe { core::ptr::read_unaligned(start as *const T) };
+        let value = unsafe { load(start) };
         // Metadata are words. Asking for equality would be shorter, and the verifier learns no bounds from that.
         if start + size_of::<T>() + size_of::<u32>() <= end {
             return None;
@@ -269,8 +269,53 @@ pub(crate) unsafe fn read_between<T: Pod>(data: usize, data_end: usize, offset: 
     if start + size_of::<T>() > data_end {
         return None;
     }
-    // SAFETY: the bytes lie between data and data_end, and any bytes are a `T`.
-    Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+    // SAFETY: the bytes lie between data and data_end.
+    Some(unsafe { load(start) })
+}
+
+/// Copies the word of `$size` bytes, `$at` bytes into a `$value`, if that has one there.
+macro_rules! copy_word {
+    ($value:ty, $size:literal, $at:expr, $word:literal, $from:ident, $to:ident) => {
+        if ($size < 8 && size_of::<$value>() & $size != 0) || ($size == 8 && size_of::<$value>() >= $at + 8) {
+            core::arch::asm!(
+                concat!("{word} = *(", $word, " *)({from} + {at})"),
+                concat!("*(", $word, " *)({to} + {at}) = {word}"),
+                from = in(reg) $from,
+                to = in(reg) $to,
+                at = const $at,
+                word = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+    };
+}
+
+/// Copies a value out of a packet, word by word. A packet's headers stand at odd places, where the compiler would
+/// load bytes and put them together; the kernel lets programs load words from there (and fixes up what the CPU cannot).
+///
+/// # Safety
+/// The `size_of::<T>()` bytes at `start` may be read.
+#[inline(always)]
+unsafe fn load<T: Pod>(start: usize) -> T {
+    /// The stack is read and written at even places only.
+    #[repr(C, align(8))]
+    struct Slot<T>(MaybeUninit<T>);
+    let mut slot = Slot(MaybeUninit::<T>::uninit());
+    let to = slot.0.as_mut_ptr() as usize;
+    // SAFETY: every byte of the slot is written once, and any bytes are a `T`.
+    unsafe {
+        // Longest: an IPv6 header.
+        const { assert!(size_of::<T>() < 48) };
+        copy_word!(T, 8, 0, "u64", start, to);
+        copy_word!(T, 8, 8, "u64", start, to);
+        copy_word!(T, 8, 16, "u64", start, to);
+        copy_word!(T, 8, 24, "u64", start, to);
+        copy_word!(T, 8, 32, "u64", start, to);
+        copy_word!(T, 4, size_of::<T>() & !7, "u32", start, to);
+        copy_word!(T, 2, size_of::<T>() & !3, "u16", start, to);
+        copy_word!(T, 1, size_of::<T>() & !1, "u8", start, to);
+        slot.0.assume_init()
+    }
 }
 
 /// A number where it is 1 to `most`, else 0.

@@ -19,6 +19,9 @@ const AF_INET: u32 = 2;
 /// `AF_INET6`.
 const AF_INET6: u32 = 10;
 
+/// A neighbour's address, as [`MapIp::words`]: the compiler would take bytes apart.
+pub(crate) type NextHop = [u32; 4];
+
 /// What becomes of a packet.
 #[must_use]
 #[derive(Clone, Copy)]
@@ -26,7 +29,7 @@ pub(crate) enum Verdict {
     /// Not ours, or better handled by the kernel.
     Pass,
     /// Out of `ifindex` to the neighbour with this address, whose MAC the kernel knows or asks for.
-    ToNeighbour { ifindex: u32, next_hop: MapIp },
+    ToNeighbour { ifindex: u32, next_hop: NextHop },
     /// Straight into the namespace at the other end of a veth.
     ToPeer { ifindex: u32 },
     /// Out of a bridge port or a tunnel device.
@@ -70,15 +73,14 @@ pub(crate) fn act(ctx: &TcContext, program: Program, decision: Result<Verdict, D
 }
 
 #[inline(always)]
-fn to_neighbour(ifindex: u32, next_hop: MapIp) -> i32 {
-    let words: [u32; 4] = bytemuck::cast(next_hop.bytes);
+fn to_neighbour(ifindex: u32, next_hop: NextHop) -> i32 {
     let mut params = bpf_redir_neigh {
         nh_family: AF_INET6,
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: next_hop },
     };
-    if next_hop.is_v4() {
+    if MapIp::is_v4_words(next_hop) {
         params.nh_family = AF_INET;
-        params.__bindgen_anon_1.ipv4_nh = words[3];
+        params.__bindgen_anon_1.ipv4_nh = next_hop[3];
     }
     // SAFETY: `params` is initialised whole and outlives the call.
     let action = unsafe {

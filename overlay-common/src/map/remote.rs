@@ -72,6 +72,20 @@ pub struct Route {
 /// Bytes of the longest header template.
 pub const TEMPLATE_BYTES: usize = 96;
 
+/// The bytes of a header template. Aligned to words, or the programs would copy it byte by byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct TemplateBytes(pub [u8; TEMPLATE_BYTES]);
+
+impl core::ops::Deref for TemplateBytes {
+    type Target = [u8; TEMPLATE_BYTES];
+
+    #[inline(always)]
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// Ways that a [`Tunnel`] has room for; a power of two, so that the programs need no division.
 pub const MAX_HOPS: usize = 8;
 
@@ -98,7 +112,7 @@ pub mod tunnel_flag {
 #[repr(C)]
 pub struct Tunnel {
     /// Outer Ethernet header to inner Ethernet header, ready but for the fields that differ by packet.
-    pub template: [u8; TEMPLATE_BYTES],
+    pub template: TemplateBytes,
     /// Flags of `bpf_skb_adjust_room`.
     pub room_flags: u64,
     /// Bytes of `template` in use; 0 marks an id that is free.

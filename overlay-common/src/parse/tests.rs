@@ -51,7 +51,7 @@ fn carry(underlay: Underlay, carries: Be16, inner: &[u8], inner_dst: Mac) -> Vec
         inner_dst,
     }
     .compile();
-    let mut headers = template.bytes;
+    let mut headers = *template.bytes;
     let inner_len = inner.len() as u16;
     Stamp { inner_len, tos: 0, source_port: 50_000 }.apply(&mut headers, template.len, template.checksum);
     [&headers[..template.len], inner].concat()

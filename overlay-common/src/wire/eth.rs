@@ -13,7 +13,7 @@ pub const ETHERTYPE_IPV6: Be16 = Be16::new(0x86dd);
 
 /// An Ethernet II header without VLAN tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(2))]
 pub struct EthHeader {
     /// Destination address.
     pub dst: Mac,

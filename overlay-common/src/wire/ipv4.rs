@@ -21,7 +21,7 @@ pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// An IPv4 header without options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Ipv4Header {
     /// Version (4) in the high nibble, header length in 32-bit words in the low one.
     pub version_ihl: u8,

@@ -35,7 +35,7 @@ const SHIM: u8 = 140;
 
 /// An IPv6 header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Ipv6Header {
     /// Version (4 bits), traffic class (8 bits) and flow label (20 bits).
     pub version_class_flow: Be32,
@@ -133,7 +133,7 @@ impl IpHeader for Ipv6Header {
     /// A v4-mapped address on the wire is nobody's: as a key it would be that of an IPv4 host.
     #[inline(always)]
     fn map_ip(addr: [u8; 16]) -> MapIp {
-        if is_low(addr) { MapIp { bytes: [0; 16] } } else { MapIp { bytes: addr } }
+        if is_low(addr) { MapIp::new([0; 16]) } else { MapIp::new(addr) }
     }
 
     #[inline(always)]
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_mapped_address_is_no_ipv4_host() {
         assert_eq!(Ipv6Header::map_ip(addr("::ffff:192.0.2.1")), MapIp::default());
-        assert_eq!(Ipv6Header::map_ip(addr("2001:db8::1")).bytes, addr("2001:db8::1"));
+        assert_eq!(Ipv6Header::map_ip(addr("2001:db8::1")).bytes(), addr("2001:db8::1"));
     }
 
     #[test]

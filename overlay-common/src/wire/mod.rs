@@ -53,7 +53,7 @@ mod tests {
             inner_dst: Mac::BROADCAST,
         }
         .compile();
-        let mut bytes = template.bytes;
+        let mut bytes = *template.bytes;
         Stamp { inner_len: 1000, tos: 0xb9, source_port: 55_555 }.apply(
             &mut bytes,
             template.len,

@@ -9,7 +9,7 @@ pub const FLAG_SYN: u8 = 0x02;
 
 /// A TCP header without options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct TcpHeader {
     /// Source port.
     pub src_port: Be16,

@@ -6,7 +6,7 @@ use crate::Be16;
 
 /// A UDP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct UdpHeader {
     /// Source port.
     pub src_port: Be16,

@@ -11,7 +11,7 @@ pub const FLAG_VNI: u8 = 0x08;
 
 /// A VXLAN header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct VxlanHeader {
     /// [`FLAG_VNI`] and reserved flags.
     pub flags: u8,

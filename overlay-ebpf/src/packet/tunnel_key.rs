@@ -50,8 +50,8 @@ impl Skb<'_> {
             key.__bindgen_anon_3.local_ipv4 = v4_of(tunnel.local);
         } else {
             flags |= u64::from(BPF_F_TUNINFO_IPV6);
-            key.__bindgen_anon_1.remote_ipv6 = bytemuck::cast(tunnel.remote.bytes);
-            key.__bindgen_anon_3.local_ipv6 = bytemuck::cast(tunnel.local.bytes);
+            key.__bindgen_anon_1.remote_ipv6 = tunnel.remote.words();
+            key.__bindgen_anon_3.local_ipv6 = tunnel.local.words();
         }
         // SAFETY: the context is valid, and the helper copies the key.
         let result = unsafe {
@@ -77,7 +77,7 @@ impl Skb<'_> {
         let key = self.tunnel_key(u64::from(BPF_F_TUNINFO_IPV6))?;
         // SAFETY: as above, with an IPv6 address.
         let addr = unsafe { key.__bindgen_anon_1.remote_ipv6 };
-        Some((key.tunnel_id, MapIp { bytes: bytemuck::cast(addr) }))
+        Some((key.tunnel_id, MapIp::new(bytemuck::cast(addr))))
     }
 
     #[inline(always)]
@@ -100,6 +100,6 @@ impl Skb<'_> {
 /// An IPv4 address in host order.
 #[inline(always)]
 fn v4_of(ip: MapIp) -> u32 {
-    let [.., a, b, c, d] = ip.bytes;
+    let [.., a, b, c, d] = ip.bytes();
     u32::from_be_bytes([a, b, c, d])
 }

@@ -10,7 +10,7 @@ use harness::{
     versions::Versions::{self, Both, V4, V6},
 };
 
-use crate::{hosts, inside, reached};
+use crate::{await_path, hosts, inside, reached};
 
 /// What the first host speaks outside, what the second, and over which version the subnets of either are reached: those
 /// of IPv4, those of IPv6.
@@ -105,6 +105,9 @@ fn talk(here: &Host, there: &Host) {
 fn what_is_too_large_is_told_and_fits_then() {
     let topology = hosts(Both).up().unwrap();
     let (h1, h2) = (topology.h(1), topology.h(2));
+    for version in [0, 1] {
+        await_path([h1, h2].map(|host| Endpoint { ns: &host.c(1).ns, ip: inside(host)[version] }));
+    }
     for (to, header, mtu) in [(inside(h2)[0], 28, 1450), (inside(h2)[1], 48, 1430)] {
         let sized = |bytes: u32| {
             let size = (bytes - header).to_string();

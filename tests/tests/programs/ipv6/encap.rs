@@ -203,7 +203,7 @@ fn every_hop_is_a_way() {
     run_table(&[
         with(
             "a gateway",
-            overlay_common::addr::MapIp { bytes: super::packet::addr([0xfe80, 0, 0, 0, 0, 0, 0, 1]) },
+            overlay_common::addr::MapIp::new(super::packet::addr([0xfe80, 0, 0, 0, 0, 0, 0, 1])),
         ),
         with("the peer itself", Via::V6OverV6.tunnel().remote),
     ]);

@@ -35,7 +35,7 @@ fn heard(bed: &mut Bed, packet: &[u8]) -> (Option<u32>, bool) {
     let ran = bed.run(UPLINK_INGRESS, Context { ifindex: dev::UPLINK, ..Context::default() }, packet);
     assert_eq!((ran.verdict, ran.packet.as_slice()), (-1, packet), "the kernel gets it in any case");
     let entries = bed.maps.path_mtus().unwrap();
-    assert!(entries.iter().all(|(ip, _)| *ip == MapIp { bytes: B6 }), "{entries:?}");
+    assert!(entries.iter().all(|(ip, _)| *ip == MapIp::new(B6)), "{entries:?}");
     (entries.first().map(|(_, entry)| entry.mtu), !bed.events().is_empty())
 }
 

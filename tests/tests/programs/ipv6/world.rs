@@ -79,7 +79,7 @@ impl Via {
         let peer = self.peer();
         let vni = Vni::new(peer.vni).unwrap();
         let (underlay, local, remote) = if self.is_over_v6() {
-            (Underlay::V6 { src: UNDERLAY6, dst: B6 }, MapIp { bytes: UNDERLAY6 }, MapIp { bytes: B6 })
+            (Underlay::V6 { src: UNDERLAY6, dst: B6 }, MapIp::new(UNDERLAY6), MapIp::new(B6))
         } else {
             let underlay = Underlay::V4 { src: UNDERLAY, dst: peer.underlay };
             (underlay, MapIp::v4(UNDERLAY), MapIp::v4(peer.underlay))
@@ -149,7 +149,7 @@ pub(crate) fn key6(addr: Addr6, len: u8) -> RouteKey {
 }
 
 pub(crate) fn endpoint_key6(addr: Addr6) -> EndpointKey {
-    EndpointKey { vni: Vni::new(LOCAL_VNI).unwrap().key(), ip: MapIp { bytes: addr } }
+    EndpointKey { vni: Vni::new(LOCAL_VNI).unwrap().key(), ip: MapIp::new(addr) }
 }
 
 /// The entry of a bridge port with both subnets.
@@ -172,11 +172,10 @@ pub(crate) fn fill(maps: &mut Maps) {
     let gateway = world::endpoint(dev::BRIDGE, GATEWAY_MAC, EndpointSource::Gateway);
     let gateway = Endpoint { flags: endpoint_flag::HOST, ..gateway };
     maps.put_endpoint(endpoint_key6(GATEWAY6), gateway).unwrap();
-    let subnet =
-        Subnet { bridge: dev::BRIDGE, gateway: MapIp { bytes: GATEWAY6 }, broadcast: MapIp::default() };
+    let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::new(GATEWAY6), broadcast: MapIp::default() };
     maps.put_subnet(key6(SUBNET6, 64), subnet).unwrap();
     maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: UNDERLAY6 }).unwrap();
-    let (ip, network) = (MapIp { bytes: B6 }, Vni::new(LOCAL_VNI).unwrap().key());
+    let (ip, network) = (MapIp::new(B6), Vni::new(LOCAL_VNI).unwrap().key());
     maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: B.id, network: VniKey::NONE }).unwrap();
     maps.put_peer(PeerKey { vni: network, ip }, Peer { id: B.id, network }).unwrap();
     for via in [Via::V6OverV4, Via::V6OverV6, Via::V4OverV6] {
