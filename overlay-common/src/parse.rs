@@ -5,6 +5,7 @@ use bytemuck::Pod;
 
 use crate::{
     Be16, DropReason, Mac,
+    addr::MapIp,
     packet::Packet,
     vni::VniKey,
     wire::{
@@ -179,6 +180,17 @@ pub enum Inner {
     V6(Ipv6Header),
 }
 
+impl Inner {
+    /// The TOS byte, or the traffic class.
+    #[inline(always)]
+    pub fn tos(&self) -> u8 {
+        match self {
+            Self::V4(ip) => ip.tos(),
+            Self::V6(ip) => ip.tos(),
+        }
+    }
+}
+
 /// Checks the inner frame of a VXLAN packet: see [`inner`]. The outer lengths have been checked by [`vxlan`].
 ///
 /// # Errors
@@ -191,6 +203,27 @@ pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
 ) -> Result<Inner, DropReason> {
     let end = OuterUdp::<O, LINK>::UDP + outer.udp.len.get() as usize;
     inner(packet, OuterUdp::<O, LINK>::INNER_ETH, end, vtep_mac)
+}
+
+/// Source and destination of the packet inside a VXLAN packet, unchecked: to look for it among those that were found
+/// right, and no more.
+#[inline(always)]
+pub fn inner_ends<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
+    packet: &P,
+    _outer: &OuterUdp<O, LINK>,
+) -> Option<(MapIp, MapIp)> {
+    let l3 = OuterUdp::<O, LINK>::INNER_L3;
+    match packet.read::<Be16>(l3 - size_of::<Be16>())? {
+        ETHERTYPE_IPV4 => {
+            let [src, dst] = packet.read::<[[u8; 4]; 2]>(l3 + 12)?;
+            Some((Ipv4Header::map_ip(src), Ipv4Header::map_ip(dst)))
+        }
+        ETHERTYPE_IPV6 => {
+            let [src, dst] = packet.read::<[[u8; 16]; 2]>(l3 + 8)?;
+            Some((Ipv6Header::map_ip(src), Ipv6Header::map_ip(dst)))
+        }
+        _ => None,
+    }
 }
 
 /// Checks the frame that starts `eth` bytes into a packet and was carried by a tunnel up to the byte `end`:

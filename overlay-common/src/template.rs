@@ -4,6 +4,8 @@
 //! A template reaches from the outer Ethernet header to the inner one. The outer Ethernet header's
 //! addresses stay zero: `bpf_redirect_neigh` writes them from the kernel's neighbour entry.
 
+use bytemuck::NoUninit;
+
 use crate::{
     Be16, Mac, Vni, checksum,
     map::{TEMPLATE_BYTES, TemplateBytes},
@@ -192,6 +194,18 @@ pub fn inner_eth(template: &[u8; TEMPLATE_BYTES], len: usize) -> EthHeader {
     }
 }
 
+/// Puts the start of the inner IP header behind a template of `len` bytes, so that one call writes both.
+#[inline(always)]
+pub fn put_inner<T: NoUninit>(headers: &mut [u8; TEMPLATE_BYTES], len: usize, start: &T) {
+    const { assert!(VXLAN_V6_LEN + size_of::<T>() <= TEMPLATE_BYTES) };
+    let start = bytemuck::bytes_of(start);
+    if len == VXLAN_V4_LEN {
+        headers[VXLAN_V4_LEN..VXLAN_V4_LEN + start.len()].copy_from_slice(start);
+    } else {
+        headers[VXLAN_V6_LEN..VXLAN_V6_LEN + start.len()].copy_from_slice(start);
+    }
+}
+
 /// What differs from packet to packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -279,6 +293,16 @@ mod tests {
         assert_eq!(bytemuck::bytes_of(&inner_eth(&template.bytes, 64)), &expected[INNER_ETH..INNER_L3]);
         assert_eq!(bytes[..64], expected);
         assert_eq!(bytes[64..], [0; 32]);
+    }
+
+    #[test]
+    fn the_inner_header_stands_right_behind() {
+        for len in [VXLAN_V4_LEN, VXLAN_V6_LEN] {
+            let mut headers = [0; TEMPLATE_BYTES];
+            put_inner(&mut headers, len, &[1_u32; 3]);
+            assert_eq!(headers[len..len + 12], [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+            assert!(headers[..len].iter().chain(&headers[len + 12..]).all(|byte| *byte == 0));
+        }
     }
 
     #[test]

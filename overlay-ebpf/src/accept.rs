@@ -94,6 +94,18 @@ pub(crate) fn tunnel<P: Packet, O: Outer, const LINK: usize>(
     maps::is_tunnel_port(node, outer.port()).then_some((outer, node))
 }
 
+/// The VNI of a tunnel packet without fragments and IP options. `None` for what another owner of the port may know.
+#[inline(always)]
+pub(crate) fn vni<P: Packet, O: Outer, const LINK: usize>(
+    packet: &P,
+    outer: &OuterUdp<O, LINK>,
+) -> Result<Option<VniKey>, DropReason> {
+    match parse::vxlan(packet, outer) {
+        Err(DropReason::VxlanFlags) if maps::port_is_shared(outer.port()) => Ok(None),
+        vni => vni.map(Some),
+    }
+}
+
 /// Judges a tunnel packet without fragments and IP options. `None` for what another owner of the port may know.
 #[inline(always)]
 pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
@@ -101,10 +113,7 @@ pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
     outer: &OuterUdp<O, LINK>,
     node: &Node,
 ) -> Result<Option<Accepted>, DropReason> {
-    let vni = match parse::vxlan(packet, outer) {
-        Err(DropReason::VxlanFlags) if maps::port_is_shared(outer.port()) => return Ok(None),
-        vni => vni?,
-    };
+    let Some(vni) = vni(packet, outer)? else { return Ok(None) };
     let src = O::map_ip(outer.ip.src());
     let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
     let inner = parse::vxlan_inner(packet, outer, node.vtep_mac)?;

@@ -1,7 +1,8 @@
 //! The two versions of IP that the overlay carries: where the programs look up what belongs to each.
 
+use bytemuck::Pod;
 use overlay_common::{
-    DropReason, checksum,
+    Be16, DropReason, checksum,
     map::{Port, Route, Subnet, port_flag},
     parse::{self, masked, masked_v6},
     template::{DECAP_TO_V4, DECAP_TO_V6},
@@ -41,8 +42,11 @@ pub(crate) trait Carried: IpHeader {
     /// be told.
     fn claimed(skb: &Skb<'_>) -> Result<Option<Self::Addr>, DropReason>;
 
-    /// Takes one from the hops that are left, in the header at `offset`: the overlay is one hop.
-    fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64>;
+    /// The start of a header, up to the count of hops and the checksum over it.
+    type Start: Pod;
+
+    /// The start of this header with one hop fewer: the overlay is one.
+    fn one_hop_less(&self) -> Self::Start;
 
     /// Lets a packet that came out of the overlay, whose header is at `offset`, not pass for one of the link.
     fn deny_on_link(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64>;
@@ -51,6 +55,8 @@ pub(crate) trait Carried: IpHeader {
 impl Carried for Ipv4Header {
     const DECAP_TO: u64 = DECAP_TO_V4;
     const LOCAL: Option<u32> = Some(port_flag::LOCAL);
+
+    type Start = [u32; 3];
 
     #[inline(always)]
     fn route(vni: VniKey, addr: [u8; 4]) -> Option<&'static Route> {
@@ -86,13 +92,13 @@ impl Carried for Ipv4Header {
     }
 
     #[inline(always)]
-    fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
-        let ttl = self.ttl - 1;
+    fn one_hop_less(&self) -> [u32; 3] {
+        let mut header = *self;
+        header.ttl -= 1;
         let word = |ttl: u8| u16::from_be_bytes([ttl, self.protocol]);
-        let sum = checksum::update(self.checksum.get(), word(self.ttl), word(ttl));
-        // TTL, protocol and checksum stand next to each other: bytes 8 to 11.
-        let [high, low] = sum.to_be_bytes();
-        skb.store(offset + 8, &[ttl, self.protocol, high, low])
+        header.checksum = Be16::new(checksum::update(self.checksum.get(), word(self.ttl), word(header.ttl)));
+        let [a, b, c, ..]: [u32; 5] = bytemuck::must_cast(header);
+        [a, b, c]
     }
 
     /// ARP is no IPv4.
@@ -105,6 +111,8 @@ impl Carried for Ipv4Header {
 impl Carried for Ipv6Header {
     const DECAP_TO: u64 = DECAP_TO_V6;
     const LOCAL: Option<u32> = None;
+
+    type Start = [u32; 2];
 
     #[inline(always)]
     fn route(vni: VniKey, addr: [u8; 16]) -> Option<&'static Route> {
@@ -138,15 +146,16 @@ impl Carried for Ipv6Header {
     }
 
     #[inline(always)]
-    fn take_hop(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
-        // The hop limit is byte 7, and there is no checksum.
-        skb.store(offset + 7, &(self.hop_limit - 1))
+    fn one_hop_less(&self) -> [u32; 2] {
+        let header = Self { hop_limit: self.hop_limit - 1, ..*self };
+        let [a, b, ..]: [u32; 10] = bytemuck::must_cast(header);
+        [a, b]
     }
 
     /// Neighbour discovery believes what has all 255 hops left, behind whatever headers: through a router nobody could
     /// speak to a neighbour like that, and through the overlay a peer's container shall not either.
     #[inline(always)]
     fn deny_on_link(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
-        if self.hop_limit == ON_LINK { self.take_hop(skb, offset) } else { Ok(()) }
+        if self.hop_limit == ON_LINK { skb.store(offset, &self.one_hop_less()) } else { Ok(()) }
     }
 }

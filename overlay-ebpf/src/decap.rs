@@ -22,6 +22,7 @@ use crate::{
     accept::{self, Outer, Sender},
     carried::Carried,
     deliver::{self, Destination},
+    flows::Ingress,
     maps, mss,
     packet::{Skb, Tag},
     path_mtu,
@@ -98,6 +99,14 @@ struct Incoming {
     /// The TOS byte that the inner header is to have.
     tos: u8,
     wrapping: Option<Wrapping>,
+    place: Place,
+}
+
+/// Where an incoming packet goes.
+enum Place {
+    Known(Destination),
+    /// To be looked up, and remembered for a flow.
+    Sought(Ingress),
 }
 
 impl Incoming {
@@ -115,13 +124,25 @@ impl Incoming {
         }
         skb.pull(OuterUdp::<O, LINK>::INNER_L3 - L3 + mss::LEN);
         let wrapping = Wrapping { port: outer.port(), len: vxlan_overhead::<O>(), ethertype: O::ETHERTYPE };
-        let accepted = accept::plain(skb, &outer, node)?;
-        Ok(accepted.map(|accepted| Self {
-            sender: accepted.sender,
-            inner: accepted.inner,
-            tos: accepted.tos,
-            wrapping: Some(wrapping),
-        }))
+        let Some(vni) = accept::vni(skb, &outer)? else { return Ok(None) };
+        let (src, outer_tos) = (O::map_ip(outer.ip.src()), outer.ip.tos());
+        let flow = match parse::inner_ends(skb, &outer) {
+            Some(ends) => Ingress::take(vni, src, ends),
+            None => Ingress::NONE,
+        };
+        let (sender, place) = match flow.ends(skb) {
+            Some((sender, destination)) => (sender, Place::Known(destination)),
+            None => {
+                let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
+                (sender, Place::Sought(flow))
+            }
+        };
+        let inner = parse::vxlan_inner(skb, &outer, node.vtep_mac)?;
+        let tos = match place {
+            Place::Known(_) => ecn::inner_tos(outer_tos, inner.tos())?,
+            Place::Sought(_) => sender.may_send(&inner, outer_tos)?,
+        };
+        Ok(Some(Self { sender, inner, tos, wrapping: Some(wrapping), place }))
     }
 
     /// A packet that `uplink_decap` has checked and stripped; GRO may have merged several since.
@@ -137,20 +158,30 @@ impl Incoming {
         let v4 = parse::frame::<_, Ipv4Header>(skb, gso_size).map(|frame| Inner::V4(frame.ip));
         let v6 = || parse::frame::<_, Ipv6Header>(skb, gso_size).map(|frame| Inner::V6(frame.ip));
         let inner = v4.or_else(v6).ok_or(DropReason::InnerMalformed)?;
-        let tos = match &inner {
-            Inner::V4(ip) => ip.tos(),
-            Inner::V6(ip) => ip.tos(),
-        };
         let sender = Sender { peer: record.peer, network: record.network };
-        Ok(Self { sender, tos, inner, wrapping: None })
+        Ok(Self { sender, tos: inner.tos(), inner, wrapping: None, place: Place::Sought(Ingress::NONE) })
     }
 
     #[inline(always)]
     fn arrive<const LINK: usize>(self, skb: &Skb<'_>) -> Result<Verdict, DropReason> {
-        let Self { sender, inner, tos, wrapping } = self;
+        let Self { sender, inner, tos, wrapping, place } = self;
         match inner {
-            Inner::V4(inner) => arrive::<_, LINK>(skb, sender, inner, tos, wrapping),
-            Inner::V6(inner) => arrive::<_, LINK>(skb, sender, inner, tos, wrapping),
+            Inner::V4(inner) => arrive::<_, LINK>(skb, place.of(skb, sender, &inner)?, inner, tos, wrapping),
+            Inner::V6(inner) => arrive::<_, LINK>(skb, place.of(skb, sender, &inner)?, inner, tos, wrapping),
+        }
+    }
+}
+
+impl Place {
+    #[inline(always)]
+    fn of<H: Carried>(self, skb: &Skb<'_>, sender: Sender, inner: &H) -> Result<Arrival, DropReason> {
+        match self {
+            Self::Known(destination) => Ok(Arrival { sender, destination }),
+            Self::Sought(flow) => {
+                let arrival = Arrival::find(skb, sender, inner)?;
+                flow.keep(sender, arrival.destination);
+                Ok(arrival)
+            }
         }
     }
 }
@@ -159,12 +190,11 @@ impl Incoming {
 #[inline(always)]
 fn arrive<H: Carried, const LINK: usize>(
     skb: &Skb<'_>,
-    sender: Sender,
+    arrival: Arrival,
     mut inner: H,
     tos: u8,
     wrapping: Option<Wrapping>,
 ) -> Result<Verdict, DropReason> {
-    let arrival = Arrival::find(skb, sender, &inner)?;
     let bytes = inner.packet_len() as u64;
     if let Some(Wrapping { port, len, ethertype }) = wrapping {
         let flags = if ethertype == H::ETHERTYPE { DECAP_FLAGS } else { DECAP_FLAGS | H::DECAP_TO };

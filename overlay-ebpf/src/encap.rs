@@ -7,7 +7,7 @@ use overlay_common::{
     mark,
     packet::Packet,
     parse::{self, Frame, L3},
-    template::Stamp,
+    template::{self, Stamp},
     wire::{
         EthHeader, Ipv4Header, Ipv6Header,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -16,7 +16,9 @@ use overlay_common::{
 
 use crate::{
     carried::Carried,
-    device, learn, local, maps, mss,
+    device,
+    flows::Egress,
+    learn, local, maps, mss,
     packet::{Skb, Tag},
     verdict::Verdict,
 };
@@ -56,16 +58,25 @@ pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn from_sender<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<Verdict, DropReason> {
     let Some(frame) = parse::frame::<_, H>(skb, skb.gso_size()) else { return Ok(Verdict::Pass) };
-    let sender = judge_sender(skb, port, &frame);
     // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
     if frame.eth.dst != port.gateway_mac {
+        let sender = judge_sender(skb, port, &frame);
         return Ok(local::deliver(skb, port, &frame, sender.is_ok()));
     }
-    let Some(route) = H::route(port.vni, frame.ip.dst()) else {
-        return refuse_forged_tunnel(skb, &frame).map(|()| Verdict::Pass);
+    let flow = Egress::new(skb.ifindex(), &frame.eth, H::map_ip(frame.ip.src()), H::map_ip(frame.ip.dst()));
+    let id = match flow.tunnel() {
+        Some(id) => id,
+        None => {
+            let sender = judge_sender(skb, port, &frame);
+            let Some(route) = H::route(port.vni, frame.ip.dst()) else {
+                return refuse_forged_tunnel(skb, &frame).map(|()| Verdict::Pass);
+            };
+            sender?;
+            flow.keep(route.tunnel);
+            route.tunnel
+        }
     };
-    sender?;
-    let tunnel = maps::tunnel(route.tunnel)?;
+    let tunnel = maps::tunnel(id)?;
     if !fast_path_takes(skb, &frame, tunnel) {
         return Ok(Verdict::Pass);
     }
@@ -209,10 +220,14 @@ fn encap<H: Carried>(
             Way::Routed => through_device(skb, frame, tunnel, way, packets),
         };
     }
-    skb.store_headers(&headers, tunnel.template_len).map_err(|_| DropReason::EncapFailed)?;
-    match way {
-        Way::Forwarded => frame.ip.take_hop(skb, template_len).map_err(|_| DropReason::EncapFailed)?,
-        Way::Routed => skb.forget_route(),
+    let mut len = tunnel.template_len;
+    if way == Way::Forwarded {
+        template::put_inner(&mut headers.0, template_len, &frame.ip.one_hop_less());
+        len += size_of::<H::Start>() as u32;
+    }
+    skb.store_headers(&headers, len).map_err(|_| DropReason::EncapFailed)?;
+    if way == Way::Routed {
+        skb.forget_route();
     }
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
     let hop = &tunnel.hops[flow::hop(hash)];
@@ -230,7 +245,7 @@ fn through_device<H: Carried>(
 ) -> Result<Verdict, DropReason> {
     let bytes = (skb.len() - L3) as u64;
     if way == Way::Forwarded {
-        frame.ip.take_hop(skb, L3).map_err(|_| DropReason::EncapFailed)?;
+        skb.store(L3, &frame.ip.one_hop_less()).map_err(|_| DropReason::EncapFailed)?;
     }
     let verdict = device::encap(skb, tunnel, frame.ip.tos())?;
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, bytes);

@@ -17,6 +17,8 @@ mod device;
 #[cfg(target_arch = "bpf")]
 mod encap;
 #[cfg(target_arch = "bpf")]
+mod flows;
+#[cfg(target_arch = "bpf")]
 mod learn;
 #[cfg(target_arch = "bpf")]
 mod local;

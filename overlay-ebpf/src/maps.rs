@@ -1,6 +1,7 @@
 //! Every map, and the few ways in which the programs use them.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
@@ -9,10 +10,11 @@ use overlay_common::{
     addr::MapIp,
     event::Event,
     map::{
-        Decap, Direction, EVENTS_BYTES, Endpoint, EndpointKey, MAX_ENDPOINTS, MAX_LISTEN_PORTS, MAX_NOTES,
-        MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note,
-        PathMtu, Peer, PeerKey, Port, PrefixV4, PrefixV6, Route, SAMPLES_BYTES, Sample, Sampling, Status,
-        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, VNI_BITS, tunnel_device_flag,
+        Decap, Direction, EVENTS_BYTES, EgressFlow, Endpoint, EndpointKey, Generation, IngressFlow,
+        MAX_ENDPOINTS, MAX_FLOWS, MAX_LISTEN_PORTS, MAX_NOTES, MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS,
+        MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note, PathMtu, Peer, PeerKey, Port,
+        PrefixV4, PrefixV6, Route, SAMPLES_BYTES, Sample, Sampling, Status, Subnet, Traffic, Tunnel,
+        TunnelDevice, Uplink, VNI_BITS, tunnel_device_flag,
     },
     vni::VniKey,
 };
@@ -64,12 +66,37 @@ pub(crate) static SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
 
 #[btf_map]
 static DECAPS: HashMap<u32, Decap, MAX_UPLINKS> = HashMap::new();
+#[btf_map]
+static GENERATION: Array<Generation, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static EGRESS_FLOWS: PerCpuArray<EgressFlow, MAX_FLOWS> = PerCpuArray::new();
+#[btf_map]
+static INGRESS_FLOWS: PerCpuArray<IngressFlow, MAX_FLOWS> = PerCpuArray::new();
 
 /// The bridge or bridge port with this index.
 #[inline(always)]
 pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
     // SAFETY: the daemon replaces whole entries; a reader sees the old or the new one.
     unsafe { PORTS.get(ifindex) }
+}
+
+/// The generation of the tables; 0 before there is any.
+#[inline(always)]
+pub(crate) fn generation() -> Generation {
+    // SAFETY: a word, which the daemon counts up; what is read is the old or the new one.
+    GENERATION.get_ptr(0).map_or(0, |generation| unsafe { generation.read_volatile() })
+}
+
+/// This CPU's entry of `EGRESS_FLOWS`.
+#[inline(always)]
+pub(crate) fn egress_flow(slot: u32) -> Option<*mut EgressFlow> {
+    EGRESS_FLOWS.get_ptr_mut(slot)
+}
+
+/// This CPU's entry of `INGRESS_FLOWS`.
+#[inline(always)]
+pub(crate) fn ingress_flow(slot: u32) -> Option<*mut IngressFlow> {
+    INGRESS_FLOWS.get_ptr_mut(slot)
 }
 
 /// A whole address inside a network, as the tries take it.

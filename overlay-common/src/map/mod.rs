@@ -5,13 +5,14 @@
 
 mod count;
 mod decap;
+mod flow;
 mod node;
 mod remote;
 mod sample;
 mod underlay;
 mod workload;
 
-pub use self::{count::*, decap::*, node::*, remote::*, sample::*, underlay::*, workload::*};
+pub use self::{count::*, decap::*, flow::*, node::*, remote::*, sample::*, underlay::*, workload::*};
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
@@ -63,9 +64,15 @@ pub mod name {
     pub const SAMPLES: &str = "SAMPLES";
     /// [`super::Decap`] by the uplink's ifindex.
     pub const DECAPS: &str = "DECAPS";
+    /// [`super::Generation`] of the tables.
+    pub const GENERATION: &str = "GENERATION";
+    /// Per-CPU [`super::EgressFlow`]s, by [`super::slot`].
+    pub const EGRESS_FLOWS: &str = "EGRESS_FLOWS";
+    /// Per-CPU [`super::IngressFlow`]s, by [`super::slot`].
+    pub const INGRESS_FLOWS: &str = "INGRESS_FLOWS";
 
     /// Every map.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 25] = [
         PORTS,
         ENDPOINTS,
         ROUTES_V4,
@@ -88,6 +95,9 @@ pub mod name {
         SAMPLED,
         SAMPLES,
         DECAPS,
+        GENERATION,
+        EGRESS_FLOWS,
+        INGRESS_FLOWS,
     ];
 }
 
@@ -159,6 +169,8 @@ const _: () = {
     assert!(size_of::<TunnelDevice>() == 8);
     assert!(size_of::<Note>() == 256);
     assert!(size_of::<Sampling>() == 8);
+    assert!(size_of::<EgressFlow>() == 52);
+    assert!(size_of::<IngressFlow>() == 80);
     assert!(size_of::<Sample>() == 160);
     // The kernel cuts names at 15 bytes (BPF_OBJ_NAME_LEN - 1).
     let mut i = 0;

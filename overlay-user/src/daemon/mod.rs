@@ -348,6 +348,8 @@ impl Daemon {
         status.store_state = if whole { StoreState::Ok as u32 } else { StoreState::Degraded as u32 };
         status.store_synced = self.store_synced;
         status.message = status::field(message.as_deref().unwrap_or_default());
+        // A container is noted as alive where it is judged, which a remembered flow is not.
+        self.maps.forget_flows();
         if let Err(error) = self.maps.put_status(status) {
             error!("cannot write the status: {}", exit::one_line(&error.into()));
         }

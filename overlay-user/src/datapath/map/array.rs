@@ -32,7 +32,11 @@ impl Maps {
     /// [`DatapathError::Map`].
     pub fn put_tunnel(&mut self, id: u32, tunnel: Tunnel) -> Result<(), DatapathError> {
         let result = self.tunnels.set(id, Wire(tunnel), 0);
-        result.map_err(|source| DatapathError::Map { action: "write", map: name::TUNNELS, source })
+        self.changed(result).map_err(|source| DatapathError::Map {
+            action: "write",
+            map: name::TUNNELS,
+            source,
+        })
     }
 
     /// What the programs know of this host.

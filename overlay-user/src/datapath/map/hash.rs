@@ -31,14 +31,15 @@ macro_rules! hash_accessors {
 
             #[doc = concat!("Enters or replaces an entry of `", stringify!($field), "`.\n\n# Errors\n[`DatapathError::Map`].")]
             pub fn $put(&mut self, key: $key, value: $value) -> Result<(), DatapathError> {
-                self.$field
-                    .insert($to(key), Wire(value), 0)
+                let result = self.$field.insert($to(key), Wire(value), 0);
+                self.changed(result)
                     .map_err(|source| DatapathError::Map { action: "write", map: $name, source })
             }
 
             #[doc = concat!("Removes an entry of `", stringify!($field), "`, if there is one.\n\n# Errors\n[`DatapathError::Map`].")]
             pub fn $delete(&mut self, key: $key) -> Result<(), DatapathError> {
-                absent_ok(self.$field.remove(&$to(key)))
+                let result = absent_ok(self.$field.remove(&$to(key)));
+                self.changed(result)
                     .map_err(|source| DatapathError::Map { action: "write", map: $name, source })
             }
         }

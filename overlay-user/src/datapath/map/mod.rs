@@ -1,6 +1,7 @@
 //! Typed handles to the pinned maps, the same for the daemon and for `overlayctl`.
 
 mod array;
+mod generation;
 mod hash;
 mod trie;
 
@@ -16,7 +17,7 @@ use overlay_common::{
     vni::VniKey,
 };
 
-use self::trie::Tries;
+use self::{generation::Counter, trie::Tries};
 use super::{DatapathError, pin::Pins};
 
 /// A value that crosses into the kernel.
@@ -62,6 +63,7 @@ pub struct Maps {
     tunnel_devices: HashMap<MapData, u32, Wire<TunnelDevice>>,
     notes: Array<MapData, Wire<Note>>,
     sampling: Array<MapData, Wire<Sampling>>,
+    generation: Counter,
 }
 
 /// Opens a pinned map as its type; aya compares the sizes of keys and values.
@@ -112,7 +114,19 @@ impl Maps {
             tunnel_devices: open(pins, name::TUNNEL_DEVICES, Map::HashMap)?,
             notes: open(pins, name::NOTES, Map::Array)?,
             sampling: open(pins, name::SAMPLING, Map::Array)?,
+            generation: Counter::open(pins)?,
         })
+    }
+
+    /// Has the programs forget what they remember of the tables. Every change of one does so itself.
+    pub fn forget_flows(&self) {
+        self.generation.advance();
+    }
+
+    /// Passes on how a change of a table went.
+    fn changed<T>(&self, result: T) -> T {
+        self.forget_flows();
+        result
     }
 
     /// The cookie of the network namespace that pins belong to, whatever other maps their layout has: a build

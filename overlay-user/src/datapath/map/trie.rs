@@ -96,12 +96,14 @@ macro_rules! trie_accessors {
 
             #[doc = concat!("Enters or replaces an entry of `", stringify!($field), "`.\n\n# Errors\n[`DatapathError::Map`].")]
             pub fn $put(&mut self, key: RouteKey, value: $value) -> Result<(), DatapathError> {
-                self.$field.put(key, value)
+                let result = self.$field.put(key, value);
+                self.changed(result)
             }
 
             #[doc = concat!("Removes an entry of `", stringify!($field), "`, if there is one.\n\n# Errors\n[`DatapathError::Map`].")]
             pub fn $delete(&mut self, key: RouteKey) -> Result<(), DatapathError> {
-                self.$field.delete(key)
+                let result = self.$field.delete(key);
+                self.changed(result)
             }
         }
     };

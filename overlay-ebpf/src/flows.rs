@@ -1,0 +1,113 @@
+//! The flows that this CPU remembers. What is not remembered, or not any more, is judged by the tables.
+
+use core::ptr;
+
+use overlay_common::{
+    Mac,
+    addr::MapIp,
+    map::{EgressFlow, Generation, IngressFlow, slot},
+    vni::VniKey,
+    wire::EthHeader,
+};
+
+use crate::{accept::Sender, deliver::Destination, maps, packet::Skb};
+
+/// From whom to whom a container's packet goes.
+pub(crate) struct Egress {
+    generation: Generation,
+    ifindex: u32,
+    src: MapIp,
+    dst: MapIp,
+    mac: Mac,
+}
+
+impl Egress {
+    /// To be made before any table is asked: an answer that changes meanwhile is remembered as an old one.
+    #[inline(always)]
+    pub(crate) fn new(ifindex: u32, eth: &EthHeader, src: MapIp, dst: MapIp) -> Self {
+        Self { generation: maps::generation(), ifindex, src, dst, mac: eth.src }
+    }
+
+    /// The tunnel that the flow may take.
+    #[inline(always)]
+    pub(crate) fn tunnel(&self) -> Option<u32> {
+        let flow = maps::egress_flow(slot(self.src, self.dst))?;
+        // SAFETY: the entry is this CPU's own, and programs on one CPU do not preempt each other here.
+        let flow: &EgressFlow = unsafe { &*flow };
+        let known = self.generation != 0
+            && flow.generation == self.generation
+            && flow.ifindex == self.ifindex
+            && flow.src.words() == self.src.words()
+            && flow.dst.words() == self.dst.words()
+            && flow.mac == self.mac;
+        known.then_some(flow.tunnel)
+    }
+
+    /// Remembers it.
+    #[inline(always)]
+    pub(crate) fn keep(&self, tunnel: u32) {
+        let Some(flow) = maps::egress_flow(slot(self.src, self.dst)) else { return };
+        let Self { generation, ifindex, src, dst, mac } = *self;
+        // SAFETY: as in `tunnel`.
+        unsafe { *flow = EgressFlow { generation, ifindex, src, dst, mac, padding: [0; 2], tunnel } }
+    }
+}
+
+/// This CPU's entry for a peer's packet, if there is one. No `Option`: of one, LLVM may store what no variant has.
+#[derive(Clone, Copy)]
+pub(crate) struct Ingress {
+    flow: *mut IngressFlow,
+    generation: Generation,
+}
+
+impl Ingress {
+    /// No entry.
+    pub(crate) const NONE: Self = Self { flow: ptr::null_mut(), generation: 0 };
+
+    /// Takes the entry for this flow, whichever it remembered. To be done before any table is asked: an answer that
+    /// changes meanwhile is remembered as an old one.
+    #[inline(always)]
+    pub(crate) fn take(vni: VniKey, outer: MapIp, (src, dst): (MapIp, MapIp)) -> Self {
+        let generation = maps::generation();
+        let flow = maps::ingress_flow(slot(src, dst)).unwrap_or(ptr::null_mut());
+        // SAFETY: as in `Egress::tunnel`.
+        if let Some(known) = unsafe { flow.as_mut() } {
+            let same = known.generation == generation
+                && known.vni == vni
+                && known.outer.words() == outer.words()
+                && known.src.words() == src.words()
+                && known.dst.words() == dst.words();
+            if !same {
+                known.generation = 0;
+                (known.vni, known.outer, known.src, known.dst) = (vni, outer, src, dst);
+            }
+        }
+        Self { flow, generation }
+    }
+
+    /// The sender, which may send this, and the container that it is for, where they are remembered.
+    #[inline(always)]
+    pub(crate) fn ends(&self, skb: &Skb<'_>) -> Option<(Sender, Destination)> {
+        // SAFETY: as in `Egress::tunnel`.
+        let flow = unsafe { self.flow.as_ref() }?;
+        let known = self.generation != 0 && flow.generation == self.generation;
+        // An interface may be gone of which no daemon has told.
+        if !known || !skb.device_exists(flow.ifindex) {
+            return None;
+        }
+        let sender = Sender { peer: flow.peer, network: flow.network };
+        let (ifindex, mac, gateway_mac) = (flow.ifindex, flow.mac, flow.gateway_mac);
+        Some((sender, Destination::Endpoint { ifindex, peer: true, mac, gateway_mac }))
+    }
+
+    /// Remembers them. Other destinations than containers take the kernel's way, where a lookup is the least.
+    #[inline(always)]
+    pub(crate) fn keep(&self, sender: Sender, destination: Destination) {
+        let Destination::Endpoint { ifindex, peer: true, mac, gateway_mac } = destination else { return };
+        // SAFETY: as in `Egress::tunnel`.
+        let Some(flow) = (unsafe { self.flow.as_mut() }) else { return };
+        (flow.peer, flow.network) = (sender.peer, sender.network);
+        (flow.ifindex, flow.mac, flow.gateway_mac) = (ifindex, mac, gateway_mac);
+        flow.generation = self.generation;
+    }
+}
