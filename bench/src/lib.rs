@@ -1,0 +1,3 @@
+//! The benchmark: overlayd beside what it replaces, on the same hosts and the same wire.
+
+pub mod systems;
