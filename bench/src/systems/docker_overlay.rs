@@ -120,3 +120,16 @@ impl DataPath for DockerOverlay {
         Ok(counters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swarm_is_an_overlay_too() {
+        let scope = Scope::unique().expect("root");
+        let system =
+            up(crate::systems::DOCKER_OVERLAY, scope, Wire::Mtu, Control::Swarm).expect("it comes up");
+        assert!(system.describe().contains("swarm"), "{}", system.describe());
+    }
+}
