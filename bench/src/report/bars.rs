@@ -5,7 +5,10 @@
 
 use std::fmt::Write as _;
 
-use super::{OnWire, Report, Spread, table::number};
+use super::{
+    OnWire, Report, Spread,
+    table::{label, number},
+};
 use crate::measure::Metric;
 
 const WIDTH: f64 = 760.0;
@@ -21,7 +24,7 @@ const HEADING: f64 = 26.0;
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#7d8590}\
     .t{font-size:15px;font-weight:600}.h{font-weight:600}.n{text-anchor:end}\
     .bare{fill:#8b949e}.other{fill:#6c8ebf}.ours{fill:#1f9d77}\
-    line{stroke:#7d8590;stroke-width:1.5}";
+    line{stroke:#c27c0e;stroke-width:1.5}";
 
 /// The plot, as SVG.
 pub(super) fn plot(report: &Report, metric: Metric) -> String {
@@ -73,7 +76,7 @@ fn row(svg: &mut String, top: f64, system: &str, spread: Spread, scale: f64) {
          <line x1=\"{min:.1}\" x2=\"{max:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>",
         LEFT - 8.0,
         middle + 4.5,
-        escaped(system),
+        escaped(label(system)),
         median - LEFT,
     );
     for end in [min, max] {

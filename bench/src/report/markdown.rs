@@ -94,7 +94,7 @@ fn systems(report: &Report) -> String {
             let _ = writeln!(text, "- **{system}** failed on the {} wire: {why}", wire.wire);
         }
     }
-    if told.contains(&"ovs-gre") {
+    if told.contains(&table::USERSPACE) {
         text.push_str(
             "\nOpen vSwitch runs with its datapath in userspace here, which is not what people run on hosts: nothing is claimed\n\
              over it from these figures.\n",

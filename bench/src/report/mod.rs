@@ -124,6 +124,9 @@ impl Report {
     /// For the terminal; a table is the end of it.
     #[must_use]
     pub fn summary(&self) -> String {
+        if self.metrics().is_empty() {
+            return "no round was kept: there are no figures\n".to_owned();
+        }
         let ratios = table::ratios(self).map_or_else(String::new, |ratios| ratios + "\n");
         ratios + &table::all(self)
     }

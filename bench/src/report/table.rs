@@ -5,13 +5,22 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::{OnWire, Report, Spread};
 use crate::measure::Metric;
 
+/// Runs with its datapath in userspace: nothing is claimed over it.
+pub(super) const USERSPACE: &str = "ovs-gre";
+
 /// What ratios are told to.
 pub(super) const REFERENCES: [&str; 3] = ["bare", "host-gw", "kernel-vxlan"];
+
+/// A system's name in tables and plots: whoever reads no further must not take this one for what people run on hosts.
+pub(super) fn label(system: &str) -> &str {
+    if system == USERSPACE { "ovs-gre (userspace)" } else { system }
+}
 
 /// Every figure of the run: median [min-max].
 pub(super) fn all(report: &Report) -> String {
     let metrics = report.metrics();
-    let rows = report.wires.iter().flat_map(|wire| {
+    let measured = report.wires.iter().filter(|wire| wire.kept > 0);
+    let rows = measured.flat_map(|wire| {
         let begin = wire.wire.to_string();
         figures(wire, &metrics).into_iter().map(move |row| prefixed(&begin, row))
     });
@@ -27,9 +36,10 @@ pub(super) fn of_wire(wire: &OnWire, metrics: &[Metric]) -> String {
 pub(super) fn ratios(report: &Report) -> Option<String> {
     let metrics = report.metrics();
     let mut rows = Vec::new();
-    for wire in &report.wires {
+    for wire in report.wires.iter().filter(|wire| wire.kept > 0) {
         for system in wire.systems().filter(|system| system.starts_with("overlayd")) {
-            for other in wire.systems().filter(|other| !other.starts_with("overlayd")) {
+            for other in wire.systems().filter(|other| !other.starts_with("overlayd") && *other != USERSPACE)
+            {
                 let begin = [wire.wire.to_string(), system.to_owned(), other.to_owned()];
                 rows.push(begin.into_iter().chain(to(wire, system, other, &metrics)).collect());
             }
@@ -60,7 +70,10 @@ fn to(wire: &OnWire, system: &str, other: &str, metrics: &[Metric]) -> impl Iter
 fn figures(wire: &OnWire, metrics: &[Metric]) -> Vec<Vec<String>> {
     let cell = |system: &str, metric: &Metric| wire.spread(system, *metric).map_or_else(String::new, shown);
     let row = |system: &str| {
-        [system.to_owned()].into_iter().chain(metrics.iter().map(|metric| cell(system, metric))).collect()
+        [label(system).to_owned()]
+            .into_iter()
+            .chain(metrics.iter().map(|metric| cell(system, metric)))
+            .collect()
     };
     wire.systems().map(row).collect()
 }

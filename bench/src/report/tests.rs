@@ -130,6 +130,7 @@ fn the_page_has_a_table_for_each_wire_and_says_what_is_missing() {
         "3 rounds kept, 0 discarded.",
         "![TCP, 1 stream: Gbit/s](benchmarks/tcp1_gbps.svg)",
         "nothing is claimed\nover it",
+        "| ovs-gre (userspace) |",
         "**docker-overlay** was not measured: no dockerd",
         "AMD EPYC, 2 CPUs",
     ] {
@@ -151,6 +152,11 @@ fn the_summary_ends_with_one_table_of_all_that_was_measured() {
         samples.rounds.iter_mut().for_each(|round| round.retain(|metric, _| *metric != Metric::CrrPerS));
     }
     let summary = report.summary();
+    let ratios = summary.trim_end().split("\n\n").next().unwrap();
+    assert!(
+        ratios.contains("host-gw") && !ratios.contains("ovs-gre"),
+        "nothing is claimed over it\n{ratios}"
+    );
     let last: Vec<_> = summary.trim_end().rsplit("\n\n").next().unwrap().lines().collect();
     assert_eq!(last.len(), 2 + 8, "{summary}");
     assert!(last[0].contains("tcp8_gbps") && !last[0].contains("crr_per_s"), "{summary}");
@@ -173,4 +179,19 @@ fn files_are_those_of_their_directorys_owner() {
         ["benchmarks.md", "run.json", "benchmarks/rr_p99_us.svg"].iter().all(|path| owner(path) == owner(""))
     );
     assert!(report().write_json(&dir.path().join("none/run.json")).is_err());
+}
+
+#[test]
+fn a_wire_of_which_no_round_was_kept_is_in_no_table() {
+    let mut report = report();
+    let nothing = |wire: &mut OnWire| {
+        wire.kept = 0;
+        wire.samples.iter_mut().for_each(|samples| samples.rounds.clear());
+    };
+    nothing(&mut report.wires[0]);
+    let summary = report.summary();
+    assert!(summary.contains("| mtu ") && !summary.contains("| veth "), "{summary}");
+    nothing(&mut report.wires[1]);
+    assert_eq!(report.summary(), "no round was kept: there are no figures\n");
+    assert_eq!(elements(&report).len(), 2);
 }
