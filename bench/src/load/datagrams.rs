@@ -31,7 +31,9 @@ pub(super) fn send(to: SocketAddr, time: Duration) -> Result<Driven> {
     while now < window.end + TAIL {
         let sent = match burst(&socket) {
             // The receiver has what it needs: its window ends before the tail does.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused && now > window.end => break,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() > window.end => {
+                break;
+            }
             sent => sent.context("cannot send")?,
         };
         total += sent;
