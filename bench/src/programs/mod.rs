@@ -1,0 +1,62 @@
+//! `cargo xtask bench programs`: what each program costs a packet, in nanoseconds, against a program that does nothing.
+
+mod cpu;
+mod handle;
+mod measure;
+mod objects;
+mod path;
+mod report;
+mod sample;
+mod tap;
+mod tun;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use aya::sys::{Stats, enable_stats};
+use overlay_bed::bed::in_bed;
+
+use self::{measure::Measurement, objects::Objects, report::Report, tap::Tap};
+
+/// Arguments.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Measure only the paths whose program or name contains this (several: any of them)
+    #[arg(long, value_name = "NAME")]
+    program: Vec<String>,
+    /// Measure another build's eBPF object too, interleaved, and tell the ratio
+    #[arg(long, value_name = "OBJECT")]
+    baseline: Option<PathBuf>,
+    /// Rounds, of 32 runs each of every path
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Measures, and prints what it found.
+///
+/// # Errors
+/// The kernel refuses a program or a run, or a packet does not take the path that is to be measured.
+pub fn run(args: &Args) -> Result<()> {
+    let mut paths = path::all();
+    let wanted = |text: &str| args.program.is_empty() || args.program.iter().any(|name| text.contains(name.as_str()));
+    paths.retain(|path| wanted(path.program) || wanted(path.name));
+    ensure!(!paths.is_empty(), "no program and no path is named {}", args.program.join(", "));
+    let _stats = enable_stats(Stats::RunTime).context("cannot switch the kernel's run-time statistics on")?;
+    let report = in_bed(
+        |pins| Objects::load(pins, args.baseline.as_deref()),
+        |objects| {
+            let (cpu, first) = cpu::take()?;
+            let taps = if path::need_taps(&paths) { Tap::all(objects)? } else { Vec::new() };
+            let costs = Measurement { objects, taps, paths: &paths }.run(args.rounds.into())?;
+            Ok(Report::new(cpu, first, costs))
+        },
+    )?;
+    print!("{}", report.table());
+    if let Some(file) = &args.json {
+        report.write(file)?;
+    }
+    Ok(())
+}
