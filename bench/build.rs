@@ -10,7 +10,8 @@ const PACKAGE: &str = "overlay-bench-ebpf";
 
 fn main() -> ExitCode {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let sources = ["bench/ebpf", "overlay-ebpf/src/maps.rs", "overlay-common/src", "Cargo.toml", "Cargo.lock"];
+    let sources =
+        ["bench/ebpf", "overlay-ebpf/src/maps.rs", "overlay-common/src", "Cargo.toml", "Cargo.lock"];
     for path in sources {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }

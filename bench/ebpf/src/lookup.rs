@@ -59,15 +59,21 @@ pub(crate) fn of_route(route: &Route) -> u32 {
 /// Tells how many lookups found a route.
 #[inline(always)]
 pub(crate) fn v4(look_up: bool) -> i32 {
-    chain(&KEYS_V4, |key| {
-        if look_up { maps::route_v4(NETWORK, key.addr).map(of_route) } else { Some(key.step) }
-    })
+    chain(
+        &KEYS_V4,
+        |key| {
+            if look_up { maps::route_v4(NETWORK, key.addr).map(of_route) } else { Some(key.step) }
+        },
+    )
 }
 
 /// As [`v4`].
 #[inline(always)]
 pub(crate) fn v6(look_up: bool) -> i32 {
-    chain(&KEYS_V6, |key| {
-        if look_up { maps::route_v6(NETWORK, key.addr).map(of_route) } else { Some(key.step) }
-    })
+    chain(
+        &KEYS_V6,
+        |key| {
+            if look_up { maps::route_v6(NETWORK, key.addr).map(of_route) } else { Some(key.step) }
+        },
+    )
 }

@@ -57,7 +57,8 @@ impl Measurement<'_> {
                 let place = || format!("{}, {} ({which:?})", path.program, path.name);
                 match &path.how {
                     How::TestRun { input, verdict, growth } => {
-                        let (is, grown) = self.objects.program(which, path.program)?.once(input).with_context(place)?;
+                        let (is, grown) =
+                            self.objects.program(which, path.program)?.once(input).with_context(place)?;
                         ensure!(
                             (is, grown) == (*verdict, *growth),
                             "{}: verdict {is} and {grown} bytes more, instead of {verdict} and {growth}",
@@ -109,18 +110,31 @@ impl Measurement<'_> {
         Ok(Some(sample))
     }
 
-    /// Measures all paths in so many rounds.
-    pub(super) fn run(mut self, rounds: usize) -> Result<Vec<Cost>> {
+    /// Measures all paths in so many rounds; the samples come on top of those that are there, path by path.
+    pub(super) fn run(mut self, rounds: usize, samples: &mut Samples) -> Result<()> {
         self.check()?;
         let paths = self.paths;
-        let mut samples: Vec<Vec<Sample>> = paths.iter().map(|_| Vec::with_capacity(rounds)).collect();
         for round in 0..rounds {
             for n in 0..paths.len() {
                 let n = (n + round) % paths.len();
-                samples[n].extend(self.sample(&paths[n], round % 2 == 1)?);
+                samples.0[n].extend(self.sample(&paths[n], round % 2 == 1)?);
             }
         }
-        paths.iter().zip(samples).map(|(path, samples)| cost(path, &samples)).collect()
+        Ok(())
+    }
+}
+
+/// What was measured so far, path by path.
+pub(super) struct Samples(Vec<Vec<Sample>>);
+
+impl Samples {
+    pub(super) fn none(paths: &[Path]) -> Self {
+        Self(paths.iter().map(|_| Vec::new()).collect())
+    }
+
+    /// What the paths cost.
+    pub(super) fn costs(&self, paths: &[Path]) -> Result<Vec<Cost>> {
+        paths.iter().zip(&self.0).map(|(path, samples)| cost(path, samples)).collect()
     }
 }
 
@@ -130,9 +144,7 @@ fn tap<'a>(taps: &'a [Tap], which: Which, program: &str) -> Result<&'a Tap> {
 }
 
 fn cost(path: &Path, samples: &[Sample]) -> Result<Cost> {
-    let more = |of: fn(&Sample) -> Option<f64>| {
-        Spread::of(samples.iter().filter_map(|sample| of(sample)))
-    };
+    let more = |of: fn(&Sample) -> Option<f64>| Spread::of(samples.iter().filter_map(|sample| of(sample)));
     let ratio = |sample: &Sample| Some(sample.present / sample.baseline?);
     let none = || format!("{}, {}: no round was undisturbed", path.program, path.name);
     Ok(Cost {

@@ -16,7 +16,12 @@ use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use overlay_bed::bed::in_bed;
 
-use self::{measure::Measurement, objects::Objects, report::Report, tap::Tap};
+use self::{
+    measure::{Measurement, Samples},
+    objects::Objects,
+    report::Report,
+    tap::Tap,
+};
 
 /// Arguments.
 #[derive(clap::Args, Clone, Debug)]
@@ -27,8 +32,11 @@ pub struct Args {
     /// Measure another build's eBPF object too, interleaved, and tell the ratio
     #[arg(long, value_name = "OBJECT")]
     baseline: Option<PathBuf>,
-    /// Rounds, of 32 runs each of every path
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Load everything anew so many times: where the kernel puts a program and its maps is worth a few per cent
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    loads: u16,
+    /// Rounds for each of them, of 32 runs of every path
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
@@ -41,19 +49,25 @@ pub struct Args {
 /// The kernel refuses a program or a run, or a packet does not take the path that is to be measured.
 pub fn run(args: &Args) -> Result<()> {
     let mut paths = path::all();
-    let wanted = |text: &str| args.program.is_empty() || args.program.iter().any(|name| text.contains(name.as_str()));
+    let wanted =
+        |text: &str| args.program.is_empty() || args.program.iter().any(|name| text.contains(name.as_str()));
     paths.retain(|path| wanted(path.program) || wanted(path.name));
     ensure!(!paths.is_empty(), "no program and no path is named {}", args.program.join(", "));
     let _stats = enable_stats(Stats::RunTime).context("cannot switch the kernel's run-time statistics on")?;
-    let report = in_bed(
-        |pins| Objects::load(pins, args.baseline.as_deref()),
-        |objects| {
-            let (cpu, first) = cpu::take()?;
-            let taps = if path::need_taps(&paths) { Tap::all(objects)? } else { Vec::new() };
-            let costs = Measurement { objects, taps, paths: &paths }.run(args.rounds.into())?;
-            Ok(Report::new(cpu, first, costs))
-        },
-    )?;
+    let mut samples = Samples::none(&paths);
+    let mut place = (0, false);
+    for _ in 0..args.loads {
+        place = in_bed(
+            |pins| Objects::load(pins, args.baseline.as_deref()),
+            |objects| {
+                let place = cpu::take()?;
+                let taps = if path::need_taps(&paths) { Tap::all(objects)? } else { Vec::new() };
+                Measurement { objects, taps, paths: &paths }.run(args.rounds.into(), &mut samples)?;
+                Ok(place)
+            },
+        )?;
+    }
+    let report = Report::new(place, samples.costs(&paths)?);
     print!("{}", report.table());
     if let Some(file) = &args.json {
         report.write(file)?;

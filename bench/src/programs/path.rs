@@ -135,7 +135,8 @@ fn tunnel_v4(dst: [u8; 4]) -> Vec<u8> {
 
 /// What is not for the overlay: a TCP segment to this host.
 fn foreign() -> Vec<u8> {
-    let ip = Ipv4 { protocol: TCP, payload: tcp(1, 2, 20, &pattern(64)), ..Ipv4::udp([10, 0, 0, 9], UNDERLAY) };
+    let ip =
+        Ipv4 { protocol: TCP, payload: tcp(1, 2, 20, &pattern(64)), ..Ipv4::udp([10, 0, 0, 9], UNDERLAY) };
     eth(UPLINK_MAC, [0x02, 0, 0, 0, 0, 0x20], IPV4, &ip.bytes())
 }
 

@@ -33,7 +33,7 @@ fn spread(Spread { median, p5, p95 }: Spread) -> String {
 }
 
 impl Report {
-    pub(super) fn new(cpu: usize, realtime: bool, programs: Vec<Cost>) -> Self {
+    pub(super) fn new((cpu, realtime): (usize, bool), programs: Vec<Cost>) -> Self {
         let kernel = first_line("/proc/sys/kernel/osrelease", "").unwrap_or_else(|| "unknown".to_owned());
         let processor = first_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
         Self { kernel, processor, cpu, realtime, programs }
@@ -51,7 +51,8 @@ impl Report {
             let _ = write!(text, "{name:56} {:20}", spread(cost.ns));
             if let (Some(baseline), Some(ratio)) = (cost.baseline_ns, cost.ratio) {
                 let Spread { median, p5, p95 } = ratio;
-                let _ = write!(text, " baseline {:20} ratio {median:.3} [{p5:.2}–{p95:.2}]", spread(baseline));
+                let _ =
+                    write!(text, " baseline {:20} ratio {median:.3} [{p5:.2}–{p95:.2}]", spread(baseline));
             }
             let _ = writeln!(text, " (empty {:.1}, {} batches)", cost.empty_ns, cost.rounds);
         }

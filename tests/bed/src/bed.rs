@@ -77,10 +77,13 @@ pub fn in_bed<B, T: Send>(
 /// # Panics
 /// Where the bed cannot be made, or the test panics.
 pub fn with_bed(test: impl FnOnce(&mut Bed) + Send) {
-    let end = in_bed(|pins| Bed::load(pins, OBJECT), |bed| {
-        test(bed);
-        Ok(())
-    });
+    let end = in_bed(
+        |pins| Bed::load(pins, OBJECT),
+        |bed| {
+            test(bed);
+            Ok(())
+        },
+    );
     assert!(end.is_ok(), "{:#}", end.unwrap_err());
 }
 
