@@ -1,4 +1,9 @@
 //! The benchmark: overlayd beside what it replaces, on the same hosts and the same wire.
 
+pub mod compare;
+pub mod load;
+pub mod measure;
 pub mod programs;
+pub mod report;
+pub mod rounds;
 pub mod systems;

@@ -1,25 +1,37 @@
-//! The benchmark's binary, which `cargo xtask bench` builds and runs as root.
+//! What `cargo xtask bench` builds in release and runs as root.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use overlay_bench::{compare, load, programs};
 
+/// overlayd beside what it replaces, on the same hosts and the same wire
 #[derive(Parser)]
-#[command(name = "overlay-bench", about = "Benchmarks of overlayd")]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    compare: compare::Args,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// What each program costs a packet
-    Programs(overlay_bench::programs::Args),
+    /// What each program costs a packet, in nanoseconds
+    Programs(programs::Args),
+    /// One end of the load generator
+    #[command(hide = true)]
+    Load(load::Args),
 }
 
 fn main() -> ExitCode {
-    let Command::Programs(args) = Cli::parse().command;
-    match overlay_bench::programs::run(&args) {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        None => compare::run(&cli.compare),
+        Some(Command::Programs(args)) => programs::run(args),
+        Some(Command::Load(args)) => load::run(args),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
