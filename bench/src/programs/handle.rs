@@ -87,6 +87,18 @@ impl Handle<'_> {
         Ok((verdict, len.cast_signed() - input.packet.len().cast_signed()))
     }
 
+    /// Runs a program that leaves packets alone so many times: the last verdict, and nanoseconds a run.
+    pub(super) fn repeat(&self, runs: u32) -> Result<(i32, f64)> {
+        let packet = [0; 64];
+        let options = TestRunOptions { data_in: Some(&packet), repeat: runs, ..TestRunOptions::default() };
+        let result = match self {
+            Self::Tc(program) => program.test_run(options),
+            Self::Xdp(program) => program.test_run(options),
+        };
+        let result = result.context("the kernel refuses a test run")?;
+        Ok((result.return_value.cast_signed(), result.duration.as_nanos() as f64))
+    }
+
     /// Nanoseconds a run, of so many, each with a packet of its own. `None` where somebody else ran the program
     /// meanwhile.
     pub(super) fn batch(&self, input: &Input, runs: u64) -> Result<Option<f64>> {

@@ -2,6 +2,8 @@
 
 mod cpu;
 mod handle;
+mod lookup;
+mod markdown;
 mod measure;
 mod objects;
 mod path;
@@ -10,13 +12,14 @@ mod sample;
 mod tap;
 mod tun;
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use overlay_bed::bed::in_bed;
 
 use self::{
+    lookup::Lookup,
     measure::{Measurement, Samples},
     objects::Objects,
     report::Report,
@@ -26,7 +29,7 @@ use self::{
 /// Arguments.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Measure only the paths whose program or name contains this (several: any of them)
+    /// Measure only the paths whose program or name contains this (several: any of them); `route lookup` is one
     #[arg(long, value_name = "NAME")]
     program: Vec<String>,
     /// Measure another build's eBPF object too, interleaved, and tell the ratio
@@ -41,7 +44,13 @@ pub struct Args {
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write docs/benchmarks-programs.md; only with everything measured
+    #[arg(long, conflicts_with_all = ["program", "baseline"])]
+    docs: bool,
 }
+
+/// What `--docs` writes.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks-programs.md");
 
 /// Measures, and prints what it found.
 ///
@@ -52,11 +61,15 @@ pub fn run(args: &Args) -> Result<()> {
     let wanted =
         |text: &str| args.program.is_empty() || args.program.iter().any(|name| text.contains(name.as_str()));
     paths.retain(|path| wanted(path.program) || wanted(path.name));
-    ensure!(!paths.is_empty(), "no program and no path is named {}", args.program.join(", "));
+    ensure!(
+        !paths.is_empty() || wanted("route lookup"),
+        "no program and no path is named {}",
+        args.program.join(", ")
+    );
     let _stats = enable_stats(Stats::RunTime).context("cannot switch the kernel's run-time statistics on")?;
     let mut samples = Samples::none(&paths);
     let mut place = (0, false);
-    for _ in 0..args.loads {
+    for _ in 0..if paths.is_empty() { 0 } else { args.loads } {
         place = in_bed(
             |pins| Objects::load(pins, args.baseline.as_deref()),
             |objects| {
@@ -67,10 +80,25 @@ pub fn run(args: &Args) -> Result<()> {
             },
         )?;
     }
-    let report = Report::new(place, samples.costs(&paths)?);
+    let lookups = if wanted("route lookup") { lookups()? } else { Vec::new() };
+    let report = Report::new(place, samples.costs(&paths)?, lookups);
     print!("{}", report.table());
     if let Some(file) = &args.json {
         report.write(file)?;
     }
+    if args.docs {
+        fs::write(PAGE, markdown::page(&report)).with_context(|| format!("cannot write {PAGE}"))?;
+    }
     Ok(())
+}
+
+/// The route lookup alone, of this build.
+fn lookups() -> Result<Vec<Lookup>> {
+    in_bed(
+        |pins| Objects::load(pins, None),
+        |objects| {
+            cpu::take()?;
+            lookup::measure(objects)
+        },
+    )
 }

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::Map,
     programs::{SchedClassifier, Xdp},
 };
 use overlay_bed::{bed::Bed, ipv6, world};
@@ -76,6 +77,22 @@ impl Objects {
     /// The program of the traffic-control hooks that does nothing.
     pub(super) fn empty_tc(&mut self) -> Result<&mut SchedClassifier> {
         Ok(own_program(&mut self.own, "empty")?.try_into()?)
+    }
+}
+
+impl Objects {
+    /// A tc program of the benchmark's own, loaded on first use.
+    pub(super) fn own(&mut self, name: &str) -> Result<Handle<'_>> {
+        let program: &mut SchedClassifier = own_program(&mut self.own, name)?.try_into()?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        Ok(Handle::Tc(program))
+    }
+
+    /// A map of the benchmark's own.
+    pub(super) fn own_map(&mut self, name: &str) -> Result<Map> {
+        self.own.take_map(name).with_context(|| format!("the benchmark's object has no map {name}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{measure::Cost, sample::Spread};
+use super::{lookup::Lookup, measure::Cost, sample::Spread};
 
 /// Everything measured, and on what.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub(super) realtime: bool,
     /// By path.
     pub(super) programs: Vec<Cost>,
+    /// The route lookup alone.
+    pub(super) lookups: Vec<Lookup>,
 }
 
 fn first_line(file: &str, key: &str) -> Option<String> {
@@ -33,10 +35,10 @@ fn spread(Spread { median, p5, p95 }: Spread) -> String {
 }
 
 impl Report {
-    pub(super) fn new((cpu, realtime): (usize, bool), programs: Vec<Cost>) -> Self {
+    pub(super) fn new((cpu, realtime): (usize, bool), programs: Vec<Cost>, lookups: Vec<Lookup>) -> Self {
         let kernel = first_line("/proc/sys/kernel/osrelease", "").unwrap_or_else(|| "unknown".to_owned());
         let processor = first_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
-        Self { kernel, processor, cpu, realtime, programs }
+        Self { kernel, processor, cpu, realtime, programs, lookups }
     }
 
     /// For people.
@@ -56,7 +58,26 @@ impl Report {
             }
             let _ = writeln!(text, " (empty {:.1}, {} batches)", cost.empty_ns, cost.rounds);
         }
+        self.add_lookups(&mut text);
         text
+    }
+
+    fn add_lookups(&self, text: &mut String) {
+        for Lookup { of, routes, destinations, ns, put_ns } in &self.lookups {
+            let _ = writeln!(
+                text,
+                "route lookup: {routes:7} routes ({of}), {destinations:7} destinations {:22} (a route is entered in \
+                 {:.1} us)",
+                spread(*ns),
+                put_ns / 1000.0
+            );
+        }
+    }
+
+    /// What the kernel counts for a program that does nothing.
+    pub(super) fn empty(&self) -> Spread {
+        let none = Spread { median: 0.0, p5: 0.0, p95: 0.0 };
+        Spread::of(self.programs.iter().map(|cost| cost.empty_ns)).unwrap_or(none)
     }
 
     /// For programs.

@@ -14,7 +14,6 @@ mod local;
 mod mtu;
 mod object;
 mod slow_path;
-mod timing;
 mod truncation;
 mod uplink_decap;
 mod uplink_ingress;
