@@ -1,6 +1,6 @@
 //! Programs of the benchmark alone; overlayd never loads them. Nothing, as what a program's cost is counted from, and
 //! the route lookup without the rest.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
 mod lookup;

@@ -7,9 +7,11 @@ use nix::{
     unistd::Pid,
 };
 
-/// Pins the calling thread to the last CPU that it may use: the first one serves most interrupts. Tells which, and
-/// whether it now runs before all others (`SCHED_FIFO`).
-pub(super) fn take() -> Result<(usize, bool)> {
+/// The CPU, and whether what runs there runs before all others (`SCHED_FIFO`).
+pub(super) type Place = (usize, bool);
+
+/// Pins the calling thread to the last CPU that it may use: the first one serves most interrupts. Tells which.
+pub(super) fn take() -> Result<Place> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).context("cannot read the CPUs of this thread")?;
     let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     let cpu = last.context("this thread may use no CPU")?;

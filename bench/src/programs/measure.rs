@@ -144,7 +144,7 @@ fn tap<'a>(taps: &'a [Tap], which: Which, program: &str) -> Result<&'a Tap> {
 }
 
 fn cost(path: &Path, samples: &[Sample]) -> Result<Cost> {
-    let more = |of: fn(&Sample) -> Option<f64>| Spread::of(samples.iter().filter_map(|sample| of(sample)));
+    let more = |of: fn(&Sample) -> Option<f64>| Spread::of(samples.iter().filter_map(of));
     let ratio = |sample: &Sample| Some(sample.present / sample.baseline?);
     let none = || format!("{}, {}: no round was undisturbed", path.program, path.name);
     Ok(Cost {

@@ -80,8 +80,11 @@ pub fn run(args: &Args) -> Result<()> {
             },
         )?;
     }
-    let lookups = if wanted("route lookup") { lookups()? } else { Vec::new() };
-    let report = Report::new(place, samples.costs(&paths)?, lookups);
+    let mut found = Vec::new();
+    if wanted("route lookup") {
+        (place, found) = lookups()?;
+    }
+    let report = Report::new(place, samples.costs(&paths)?, found);
     print!("{}", report.table());
     if let Some(file) = &args.json {
         report.write(file)?;
@@ -93,12 +96,12 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The route lookup alone, of this build.
-fn lookups() -> Result<Vec<Lookup>> {
+fn lookups() -> Result<(cpu::Place, Vec<Lookup>)> {
     in_bed(
         |pins| Objects::load(pins, None),
         |objects| {
-            cpu::take()?;
-            lookup::measure(objects)
+            let place = cpu::take()?;
+            Ok((place, lookup::measure(objects)?))
         },
     )
 }

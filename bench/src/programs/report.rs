@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{lookup::Lookup, measure::Cost, sample::Spread};
+use super::{cpu::Place, lookup::Lookup, measure::Cost, sample::Spread};
 
 /// Everything measured, and on what.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +35,7 @@ fn spread(Spread { median, p5, p95 }: Spread) -> String {
 }
 
 impl Report {
-    pub(super) fn new((cpu, realtime): (usize, bool), programs: Vec<Cost>, lookups: Vec<Lookup>) -> Self {
+    pub(super) fn new((cpu, realtime): Place, programs: Vec<Cost>, lookups: Vec<Lookup>) -> Self {
         let kernel = first_line("/proc/sys/kernel/osrelease", "").unwrap_or_else(|| "unknown".to_owned());
         let processor = first_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
         Self { kernel, processor, cpu, realtime, programs, lookups }
