@@ -38,6 +38,7 @@ fn embed(toolchain: &Toolchain, workspace: &Path) -> Result<(), Box<dyn std::err
         ebpf_build::target_root_of(&out_dir, &variable("TARGET")?).unwrap_or_else(|| out_dir.clone());
     let recipe = Recipe {
         workspace,
+        package: ebpf_build::PACKAGE,
         target_dir: &ebpf_build::target_dir(&target_root),
         host_arch: &variable("CARGO_CFG_TARGET_ARCH")?,
     };

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod load;
 pub mod measure;
+pub mod programs;
 pub mod report;
 pub mod rounds;
 pub mod systems;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use overlay_bench::{compare, load};
+use overlay_bench::{compare, load, programs};
 
 /// overlayd beside what it replaces, on the same hosts and the same wire
 #[derive(Parser)]
@@ -17,6 +17,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What each program costs a packet, in nanoseconds
+    Programs(programs::Args),
     /// One end of the load generator
     #[command(hide = true)]
     Load(load::Args),
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         None => compare::run(&cli.compare),
+        Some(Command::Programs(args)) => programs::run(args),
         Some(Command::Load(args)) => load::run(args),
     };
     match outcome {

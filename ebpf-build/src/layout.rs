@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{PACKAGE, TARGET};
+use crate::TARGET;
 
 /// The programs' own target directory under the workspace's: the outer cargo holds the lock of its
 /// target directory while build scripts run, so a nested cargo in the same one would wait for ever.
@@ -10,9 +10,9 @@ pub fn target_dir(target_root: &Path) -> PathBuf {
     target_root.join("ebpf")
 }
 
-/// The object in the programs' target directory.
-pub fn object(target_dir: &Path) -> PathBuf {
-    target_dir.join(TARGET).join("release").join(PACKAGE)
+/// A package's object in the programs' target directory.
+pub fn object(target_dir: &Path, package: &str) -> PathBuf {
+    target_dir.join(TARGET).join("release").join(package)
 }
 
 /// The workspace's target directory, told from a build script's `OUT_DIR`
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_object_lies_in_a_target_directory_of_its_own() {
-        let path = object(&target_dir(Path::new("/t")));
+        let path = object(&target_dir(Path::new("/t")), crate::PACKAGE);
         assert_eq!(path, Path::new("/t/ebpf/bpfel-unknown-none/release/overlay-ebpf"));
     }
 }

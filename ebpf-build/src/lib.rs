@@ -22,7 +22,7 @@ pub const TARGET: &str = "bpfel-unknown-none";
 /// was ever put into, which the verifier refuses.
 const TARGET_CPU: &str = "-Ctarget-cpu=v2";
 
-/// The workspace package with the programs, and the name of the object.
+/// The workspace package with overlayd's programs.
 pub const PACKAGE: &str = "overlay-ebpf";
 
 /// What to compile, where, and for which host.
@@ -30,6 +30,8 @@ pub const PACKAGE: &str = "overlay-ebpf";
 pub struct Recipe<'a> {
     /// The root of the workspace.
     pub workspace: &'a Path,
+    /// The package with the programs; the object has its name.
+    pub package: &'a str,
     /// A target directory that no cargo waiting for this build holds the lock of: see [`target_dir`].
     pub target_dir: &'a Path,
     /// The architecture of the host that loads the object, as in `cfg(target_arch)`.
@@ -42,7 +44,7 @@ pub enum BuildError {
     /// Cargo could not be started.
     Start(OsString, std::io::Error),
     /// Cargo ran, and the programs do not compile or link.
-    Failed(std::process::ExitStatus),
+    Failed(String, std::process::ExitStatus),
     /// Cargo succeeded, and the object is not where it should be.
     NoObject(PathBuf),
 }
@@ -51,10 +53,10 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start(cargo, error) => write!(f, "cannot start {}: {error}", cargo.display()),
-            Self::Failed(status) => {
-                write!(f, "the eBPF programs ({PACKAGE}) do not build: cargo ended with {status}")
+            Self::Failed(package, status) => {
+                write!(f, "the eBPF programs ({package}) do not build: cargo ended with {status}")
             }
-            Self::NoObject(path) => write!(f, "cargo built {PACKAGE} but left no {}", path.display()),
+            Self::NoObject(path) => write!(f, "cargo built the eBPF programs but left no {}", path.display()),
         }
     }
 }
@@ -68,7 +70,7 @@ impl Toolchain {
         environment::scrub(&mut command, std::env::vars_os().map(|(name, _)| name));
         command
             .current_dir(recipe.workspace)
-            .args(["build", "--release", "--package", PACKAGE, "--target", TARGET, "--target-dir"])
+            .args(["build", "--release", "--package", recipe.package, "--target", TARGET, "--target-dir"])
             .arg(recipe.target_dir)
             // A `build.build-dir` in the user's config would lead back to the directory the outer cargo holds.
             .env("CARGO_BUILD_BUILD_DIR", recipe.target_dir)
@@ -89,9 +91,9 @@ impl Toolchain {
             .status()
             .map_err(|error| BuildError::Start(command.get_program().to_os_string(), error))?;
         if !status.success() {
-            return Err(BuildError::Failed(status));
+            return Err(BuildError::Failed(recipe.package.to_owned(), status));
         }
-        let object = object(recipe.target_dir);
+        let object = object(recipe.target_dir, recipe.package);
         if object.is_file() { Ok(object) } else { Err(BuildError::NoObject(object)) }
     }
 
@@ -119,7 +121,12 @@ mod tests {
     }
 
     fn recipe() -> Recipe<'static> {
-        Recipe { workspace: Path::new("/ws"), target_dir: Path::new("/t/ebpf"), host_arch: "x86_64" }
+        Recipe {
+            workspace: Path::new("/ws"),
+            package: PACKAGE,
+            target_dir: Path::new("/t/ebpf"),
+            host_arch: "x86_64",
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) fn run(_args: &Args) -> Result<()> {
     setup::ensure(setup::Set::Build)?;
     let recipe = Recipe {
         workspace: &command::workspace(),
+        package: ebpf_build::PACKAGE,
         target_dir: &ebpf_build::target_dir(&command::target_dir()?),
         host_arch: std::env::consts::ARCH,
     };

@@ -43,6 +43,7 @@ pub(crate) fn run(_args: &Args) -> Result<()> {
 fn programs(target: &std::path::Path) -> Result<()> {
     let recipe = Recipe {
         workspace: &command::workspace(),
+        package: ebpf_build::PACKAGE,
         target_dir: &ebpf_build::target_dir(target),
         host_arch: std::env::consts::ARCH,
     };

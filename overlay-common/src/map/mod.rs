@@ -128,8 +128,8 @@ pub mod program {
 pub const MAX_PORTS: usize = 16_384;
 /// Entries of `ENDPOINTS`.
 pub const MAX_ENDPOINTS: usize = 65_536;
-/// Entries of `ROUTES_V4`, and of `ROUTES_V6`.
-pub const MAX_ROUTES: usize = 65_536;
+/// Entries of `ROUTES_V4`, and of `ROUTES_V6`. A limit alone: a trie takes memory for the routes that it has.
+pub const MAX_ROUTES: usize = 1 << 20;
 /// Entries of `SUBNETS_V4`, and of `SUBNETS_V6`.
 pub const MAX_SUBNETS: usize = 256;
 /// Entries of `TUNNELS`. Id 0 is never used.

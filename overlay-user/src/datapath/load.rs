@@ -21,12 +21,20 @@ impl Programs {
     /// # Errors
     /// [`DatapathError::Load`] with the kernel's reason.
     pub fn load(pins: &Pins) -> Result<Self, DatapathError> {
+        Self::load_object(pins, OBJECT)
+    }
+
+    /// The same of another build's object.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_object(pins: &Pins, object: &[u8]) -> Result<Self, DatapathError> {
         let mut loader = EbpfLoader::new();
         for map in name::ALL {
             loader.map_pin_path(map, pins.map(map));
         }
         let load_error = |what: &str, source| DatapathError::Load { what: what.to_owned(), source };
-        let ebpf = loader.load(OBJECT).map_err(|error| load_error("object", error.into()))?;
+        let ebpf = loader.load(object).map_err(|error| load_error("object", error.into()))?;
         let mut programs = Self { ebpf };
         for name in program::TCX {
             let program = programs.get(name)?;

@@ -14,7 +14,7 @@ use crate::{
 fn on_the_uplink(bed: &mut Bed) {
     let attachment = Attachment { ifindex: dev::UPLINK, program: UPLINK_INGRESS };
     attach(&mut bed.programs, &bed.pins, &attachment, "up").unwrap();
-    bed.attach_xdp();
+    bed.attach_xdp().unwrap();
 }
 
 /// As it is after XDP.

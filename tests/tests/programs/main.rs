@@ -3,7 +3,6 @@
 //! packets arrive is for the tests with real hosts to show.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
-mod bed;
 mod bridge_egress;
 mod budget;
 mod case;
@@ -14,13 +13,10 @@ mod learning;
 mod local;
 mod mtu;
 mod object;
-mod packet;
-mod skb;
 mod slow_path;
-mod timing;
 mod truncation;
 mod uplink_decap;
 mod uplink_ingress;
 mod workload_egress;
-mod world;
-mod xdp;
+
+use overlay_bed::{bed, packet, skb, world, xdp};

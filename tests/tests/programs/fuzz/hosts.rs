@@ -30,7 +30,7 @@ pub(super) const fn v6(addr: Addr6) -> IpAddr {
 
 /// What `world.rs` enters, what `ipv6/world.rs` adds, and ports that packets may pass between.
 pub(super) fn fill(maps: &mut Maps) {
-    world6::fill(maps);
+    world6::fill(maps).unwrap();
     for ifindex in [dev::PORT, dev::OTHER_PORT] {
         maps.put_port(ifindex, world6::port6(port_flag::PEER | port_flag::LOCAL)).unwrap();
     }

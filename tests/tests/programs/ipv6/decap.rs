@@ -50,7 +50,7 @@ fn device(maps: &mut overlay_user::datapath::map::Maps) {
 }
 
 fn case(name: &str, packet: Vec<u8>) -> Case {
-    Case::new(name, UPLINK_INGRESS, dev::UPLINK, packet).with(fill)
+    Case::new(name, UPLINK_INGRESS, dev::UPLINK, packet).with(|maps| fill(maps).unwrap())
 }
 
 fn from_b(dst: [u8; 16]) -> Ipv6 {

@@ -25,11 +25,11 @@ use crate::{
 };
 
 fn case(name: &str, packet: Vec<u8>) -> Case {
-    Case::new(name, WORKLOAD_EGRESS, dev::PORT, packet).with(fill)
+    Case::new(name, WORKLOAD_EGRESS, dev::PORT, packet).with(|maps| fill(maps).unwrap())
 }
 
 fn host(name: &str, packet: Vec<u8>) -> Case {
-    Case::new(name, BRIDGE_EGRESS, dev::BRIDGE, packet).with(fill)
+    Case::new(name, BRIDGE_EGRESS, dev::BRIDGE, packet).with(|maps| fill(maps).unwrap())
 }
 
 /// The packet one hop later.

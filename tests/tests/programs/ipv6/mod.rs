@@ -3,7 +3,7 @@
 
 mod decap;
 mod encap;
-pub(crate) mod packet;
 mod path_mtu;
 mod spoof;
-pub(crate) mod world;
+
+pub(crate) use overlay_bed::ipv6::{packet, world};

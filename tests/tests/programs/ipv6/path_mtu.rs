@@ -31,7 +31,7 @@ fn too_big(kind: u8, mtu: u32, src: Addr6, dst: Addr6, port: u16, len: u16) -> V
 /// The path MTU to B after a message, and whether the daemon was told.
 fn heard(bed: &mut Bed, packet: &[u8]) -> (Option<u32>, bool) {
     bed.reset();
-    fill(&mut bed.maps);
+    fill(&mut bed.maps).unwrap();
     let ran = bed.run(UPLINK_INGRESS, Context { ifindex: dev::UPLINK, ..Context::default() }, packet);
     assert_eq!((ran.verdict, ran.packet.as_slice()), (-1, packet), "the kernel gets it in any case");
     let entries = bed.maps.path_mtus().unwrap();

@@ -23,7 +23,7 @@ const ALL_NODES: [u8; 16] = addr([0xff02, 0, 0, 0, 0, 0, 0, 1]);
 const LINK_LOCAL: [u8; 16] = addr([0xfe80, 0, 0, 0, 0, 0, 0, 2]);
 
 fn case(name: &str, packet: Vec<u8>) -> Case {
-    Case::new(name, WORKLOAD_EGRESS, dev::PORT, packet).with(fill)
+    Case::new(name, WORKLOAD_EGRESS, dev::PORT, packet).with(|maps| fill(maps).unwrap())
 }
 
 #[test]

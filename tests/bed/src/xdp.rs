@@ -1,29 +1,30 @@
 //! Test runs of the XDP program: `struct xdp_md` (`include/uapi/linux/bpf.h`), the metadata in front of the packet,
 //! and frames that go on into the stack.
 
+use anyhow::{Result, anyhow};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions};
 use overlay_user::datapath::xdp::attach;
 
 use crate::{bed::Bed, world::dev};
 
 /// `XDP_DROP`.
-pub(crate) const DROP: u32 = 1;
+pub const DROP: u32 = 1;
 /// `XDP_PASS`.
-pub(crate) const PASS: u32 = 2;
+pub const PASS: u32 = 2;
 
 /// More than any packet of these tests grows to.
 const BUFFER: usize = 4096;
 
 /// What the program made of a packet.
 #[derive(Clone, Debug)]
-pub(crate) struct Ran {
-    pub(crate) verdict: u32,
-    pub(crate) metadata: Vec<u8>,
-    pub(crate) packet: Vec<u8>,
+pub struct Ran {
+    pub verdict: u32,
+    pub metadata: Vec<u8>,
+    pub packet: Vec<u8>,
 }
 
 /// data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-fn context(metadata: usize, packet: usize) -> [u8; 24] {
+pub fn context(metadata: usize, packet: usize) -> [u8; 24] {
     let mut bytes = [0; 24];
     let fields = [metadata as u32, (metadata + packet) as u32, 0, dev::UPLINK, 0, 0];
     for (to, field) in bytes.chunks_exact_mut(4).zip(fields) {
@@ -34,16 +35,21 @@ fn context(metadata: usize, packet: usize) -> [u8; 24] {
 
 impl Bed {
     /// The program on the uplink, as it is attached: the kernel takes no interface without.
-    pub(crate) fn attach_xdp(&mut self) {
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn attach_xdp(&mut self) -> Result<()> {
         if !self.xdp_attached {
-            attach(&mut self.programs, &self.pins, dev::UPLINK, "up").unwrap();
+            let attached = attach(&mut self.programs, &self.pins, dev::UPLINK, "up");
+            attached.map_err(|refusal| anyhow!("no XDP program on the uplink: {refusal:?}"))?;
             self.xdp_attached = true;
         }
+        Ok(())
     }
 
     /// Runs the XDP program once on a packet from the uplink with metadata in front.
-    pub(crate) fn run_xdp(&mut self, metadata: &[u8], packet: &[u8]) -> Ran {
-        self.attach_xdp();
+    pub fn run_xdp(&mut self, metadata: &[u8], packet: &[u8]) -> Ran {
+        self.attach_xdp().unwrap();
         let (input, ctx_in) = ([metadata, packet].concat(), context(metadata.len(), packet.len()));
         let (mut output, mut ctx_out) = (vec![0; BUFFER], ctx_in);
         let options = TestRunOptions {
@@ -62,8 +68,8 @@ impl Bed {
     }
 
     /// Runs the XDP program on a packet that goes on from there, to tcx and into the stack.
-    pub(crate) fn run_live(&mut self, metadata: &[u8], packet: &[u8]) {
-        self.attach_xdp();
+    pub fn run_live(&mut self, metadata: &[u8], packet: &[u8]) {
+        self.attach_xdp().unwrap();
         let (input, ctx_in) = ([metadata, packet].concat(), context(metadata.len(), packet.len()));
         let options = TestRunOptions {
             data_in: Some(&input),

@@ -2,33 +2,33 @@
 //! send is compared with a second opinion, not with their own.
 
 /// EtherType of IPv4.
-pub(crate) const IPV4: u16 = 0x0800;
+pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.
-pub(crate) const ARP: u16 = 0x0806;
+pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.
-pub(crate) const IPV6: u16 = 0x86dd;
+pub const IPV6: u16 = 0x86dd;
 
 /// Protocol numbers of IP.
-pub(crate) const ICMP: u8 = 1;
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
 
-pub(crate) type Mac = [u8; 6];
-pub(crate) type Addr = [u8; 4];
+pub type Mac = [u8; 6];
+pub type Addr = [u8; 4];
 
 /// Where things stand in a VXLAN packet over IPv4 without options.
-pub(crate) mod at {
-    pub(crate) const OUTER_IP: usize = 14;
-    pub(crate) const OUTER_UDP: usize = OUTER_IP + 20;
+pub mod at {
+    pub const OUTER_IP: usize = 14;
+    pub const OUTER_UDP: usize = OUTER_IP + 20;
     /// The same over IPv6.
-    pub(crate) const OUTER_UDP_V6: usize = OUTER_IP + 40;
-    pub(crate) const VXLAN: usize = OUTER_UDP + 8;
-    pub(crate) const INNER_ETH: usize = VXLAN + 8;
-    pub(crate) const INNER_IP: usize = INNER_ETH + 14;
+    pub const OUTER_UDP_V6: usize = OUTER_IP + 40;
+    pub const VXLAN: usize = OUTER_UDP + 8;
+    pub const INNER_ETH: usize = VXLAN + 8;
+    pub const INNER_IP: usize = INNER_ETH + 14;
 }
 
 /// The Internet checksum, RFC 1071 section 4.1, the slow and obvious way.
-pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u64 = 0;
     for pair in bytes.chunks(2) {
         sum += u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0));
@@ -40,13 +40,13 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// True where the IPv4 header at `offset` carries the right checksum.
-pub(crate) fn ip_checksum_holds(packet: &[u8], offset: usize) -> bool {
+pub fn ip_checksum_holds(packet: &[u8], offset: usize) -> bool {
     let header_len = usize::from(packet[offset] & 0x0f) * 4;
     checksum(&packet[offset..offset + header_len]) == 0
 }
 
 /// An Ethernet II frame.
-pub(crate) fn eth(dst: Mac, src: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub fn eth(dst: Mac, src: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(14 + payload.len());
     frame.extend(dst);
     frame.extend(src);
@@ -56,7 +56,7 @@ pub(crate) fn eth(dst: Mac, src: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8>
 }
 
 /// A UDP datagram without checksum.
-pub(crate) fn udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
+pub fn udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + payload.len()).unwrap();
     let mut datagram = Vec::new();
     for field in [src_port, dst_port, len, 0] {
@@ -67,7 +67,7 @@ pub(crate) fn udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A TCP segment; `header_len` beyond 20 bytes is filled with no-operation options.
-pub(crate) fn tcp(src_port: u16, dst_port: u16, header_len: usize, payload: &[u8]) -> Vec<u8> {
+pub fn tcp(src_port: u16, dst_port: u16, header_len: usize, payload: &[u8]) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(src_port.to_be_bytes());
     segment.extend(dst_port.to_be_bytes());
@@ -79,30 +79,30 @@ pub(crate) fn tcp(src_port: u16, dst_port: u16, header_len: usize, payload: &[u8
 }
 
 /// Bytes that differ from each other, so that a shift by any amount shows.
-pub(crate) fn pattern(len: usize) -> Vec<u8> {
+pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + 3) as u8).collect()
 }
 
 /// An IPv4 packet.
 #[derive(Clone, Debug)]
-pub(crate) struct Ipv4 {
-    pub(crate) tos: u8,
+pub struct Ipv4 {
+    pub tos: u8,
     /// What the header claims; the truth where `None`.
-    pub(crate) total_len: Option<u16>,
-    pub(crate) id: u16,
-    pub(crate) flags_fragment: u16,
-    pub(crate) ttl: u8,
-    pub(crate) protocol: u8,
-    pub(crate) src: Addr,
-    pub(crate) dst: Addr,
+    pub total_len: Option<u16>,
+    pub id: u16,
+    pub flags_fragment: u16,
+    pub ttl: u8,
+    pub protocol: u8,
+    pub src: Addr,
+    pub dst: Addr,
     /// A multiple of four bytes.
-    pub(crate) options: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
+    pub options: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 impl Ipv4 {
     /// A UDP packet of 28 + 56 bytes, as a container sends it.
-    pub(crate) fn udp(src: Addr, dst: Addr) -> Self {
+    pub fn udp(src: Addr, dst: Addr) -> Self {
         Self {
             tos: 0,
             total_len: None,
@@ -118,11 +118,11 @@ impl Ipv4 {
     }
 
     /// The same with as much payload as makes it `total` bytes long.
-    pub(crate) fn sized(src: Addr, dst: Addr, total: usize) -> Self {
+    pub fn sized(src: Addr, dst: Addr, total: usize) -> Self {
         Self { payload: udp(1111, 2222, &pattern(total - 28)), ..Self::udp(src, dst) }
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let header_len = 20 + self.options.len();
         let total = self.total_len.unwrap_or_else(|| (header_len + self.payload.len()).try_into().unwrap());
         let mut packet = vec![0x40 | (header_len / 4) as u8, self.tos];
@@ -142,28 +142,28 @@ impl Ipv4 {
 
 /// A VXLAN packet over IPv4 (RFC 7348 section 5), as it is on the wire.
 #[derive(Clone, Debug)]
-pub(crate) struct Vxlan {
-    pub(crate) eth_dst: Mac,
-    pub(crate) eth_src: Mac,
-    pub(crate) tos: u8,
-    pub(crate) flags_fragment: u16,
-    pub(crate) ip_options: Vec<u8>,
-    pub(crate) src: Addr,
-    pub(crate) dst: Addr,
-    pub(crate) src_port: u16,
-    pub(crate) dst_port: u16,
-    pub(crate) flags: u8,
-    pub(crate) reserved: [u8; 3],
-    pub(crate) vni: u32,
-    pub(crate) reserved2: u8,
-    pub(crate) inner_eth_dst: Mac,
-    pub(crate) inner_eth_src: Mac,
-    pub(crate) inner_ethertype: u16,
-    pub(crate) inner: Vec<u8>,
+pub struct Vxlan {
+    pub eth_dst: Mac,
+    pub eth_src: Mac,
+    pub tos: u8,
+    pub flags_fragment: u16,
+    pub ip_options: Vec<u8>,
+    pub src: Addr,
+    pub dst: Addr,
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub flags: u8,
+    pub reserved: [u8; 3],
+    pub vni: u32,
+    pub reserved2: u8,
+    pub inner_eth_dst: Mac,
+    pub inner_eth_src: Mac,
+    pub inner_ethertype: u16,
+    pub inner: Vec<u8>,
 }
 
 impl Vxlan {
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut vxlan = vec![self.flags];
         vxlan.extend(self.reserved);
         vxlan.extend(&self.vni.to_be_bytes()[1..]);
@@ -186,7 +186,7 @@ impl Vxlan {
 }
 
 /// Writes a big-endian field over what is there, and puts the checksum of the outer IP header right again.
-pub(crate) fn patched(mut packet: Vec<u8>, offset: usize, value: u16) -> Vec<u8> {
+pub fn patched(mut packet: Vec<u8>, offset: usize, value: u16) -> Vec<u8> {
     packet[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
     packet[at::OUTER_IP + 10..at::OUTER_IP + 12].fill(0);
     let sum = checksum(&packet[at::OUTER_IP..at::OUTER_UDP]);

@@ -14,17 +14,17 @@ mod field {
 
 /// The fields of a context that tests set or read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Context {
+pub struct Context {
     /// The device the packet comes in on or goes out of, in the calling thread's namespace.
-    pub(crate) ifindex: u32,
-    pub(crate) mark: u32,
+    pub ifindex: u32,
+    pub mark: u32,
     /// Payload bytes of a segment; 0 for a single packet.
-    pub(crate) gso_size: u32,
-    pub(crate) gso_segs: u32,
+    pub gso_size: u32,
+    pub gso_segs: u32,
 }
 
 impl Context {
-    pub(crate) fn to_bytes(self) -> [u8; SIZE] {
+    pub fn to_bytes(self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         for (offset, value) in [
             (field::MARK, self.mark),
@@ -37,7 +37,7 @@ impl Context {
         bytes
     }
 
-    pub(crate) fn mark_in(bytes: &[u8; SIZE]) -> u32 {
+    pub fn mark_in(bytes: &[u8; SIZE]) -> u32 {
         let mut field = [0; 4];
         field.copy_from_slice(&bytes[field::MARK..field::MARK + 4]);
         u32::from_ne_bytes(field)

@@ -12,7 +12,10 @@ use overlay_common::{
     vni::VniKey,
     wire::eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
-use overlay_user::datapath::map::{Maps, RouteKey};
+use overlay_user::datapath::{
+    DatapathError,
+    map::{Maps, RouteKey},
+};
 
 use super::packet::{Addr6, Ipv6, addr};
 use crate::{
@@ -23,28 +26,28 @@ use crate::{
     },
 };
 
-pub(crate) const SUBNET6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 0]);
-pub(crate) const GATEWAY6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 1]);
-pub(crate) const CONTAINER6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 2]);
-pub(crate) const OTHER6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 3]);
+pub const SUBNET6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 0]);
+pub const GATEWAY6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 1]);
+pub const CONTAINER6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 2]);
+pub const OTHER6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 3]);
 /// In the subnet, but no endpoint yet.
-pub(crate) const NEW6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 0x77]);
-pub(crate) const UNDERLAY6: Addr6 = addr([0xfd00, 0x10, 0, 0, 0, 0, 0, 1]);
+pub const NEW6: Addr6 = addr([0xfd17, 0, 0, 0, 0, 0, 0, 0x77]);
+pub const UNDERLAY6: Addr6 = addr([0xfd00, 0x10, 0, 0, 0, 0, 0, 1]);
 /// B's underlay address.
-pub(crate) const B6: Addr6 = addr([0xfd00, 0x10, 0, 0, 0, 0, 0, 3]);
+pub const B6: Addr6 = addr([0xfd00, 0x10, 0, 0, 0, 0, 0, 3]);
 /// A container of A.
-pub(crate) const OF_A: Addr6 = addr([0xfd27, 0, 0, 0, 0, 0, 0, 9]);
+pub const OF_A: Addr6 = addr([0xfd27, 0, 0, 0, 0, 0, 0, 9]);
 /// A container of B.
-pub(crate) const OF_B: Addr6 = addr([0xfd28, 0, 0, 0, 0, 0, 0, 9]);
+pub const OF_B: Addr6 = addr([0xfd28, 0, 0, 0, 0, 0, 0, 9]);
 /// An IPv4 container of B that is reached over IPv6.
-pub(crate) const V4_OF_B: [u8; 4] = [172, 29, 0, 9];
+pub const V4_OF_B: [u8; 4] = [172, 29, 0, 9];
 
 /// Over IPv6 there is less room.
-pub(crate) const MTU6: u32 = MTU - 20;
+pub const MTU6: u32 = MTU - 20;
 
 /// A tunnel to a peer, by what it carries and over what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Via {
+pub enum Via {
     /// IPv6 to A, over IPv4.
     V6OverV4,
     /// IPv6 to B, over IPv6.
@@ -54,28 +57,28 @@ pub(crate) enum Via {
 }
 
 impl Via {
-    pub(crate) fn peer(self) -> PeerHost {
+    pub fn peer(self) -> PeerHost {
         if self == Self::V6OverV4 { A } else { B }
     }
 
-    pub(crate) fn id(self) -> u32 {
+    pub fn id(self) -> u32 {
         15 + self as u32
     }
 
-    pub(crate) fn is_over_v6(self) -> bool {
+    pub fn is_over_v6(self) -> bool {
         self != Self::V6OverV4
     }
 
-    pub(crate) fn carries(self) -> u16 {
+    pub fn carries(self) -> u16 {
         if self == Self::V4OverV6 { IPV4 } else { IPV6 }
     }
 
-    pub(crate) fn mtu(self) -> u32 {
+    pub fn mtu(self) -> u32 {
         if self.is_over_v6() { MTU6 } else { MTU }
     }
 
     /// The tunnel, compiled as the daemon does.
-    pub(crate) fn tunnel(self) -> Tunnel {
+    pub fn tunnel(self) -> Tunnel {
         let peer = self.peer();
         let vni = Vni::new(peer.vni).unwrap();
         let (underlay, local, remote) = if self.is_over_v6() {
@@ -112,13 +115,13 @@ impl Via {
     }
 
     /// The tunnel packet as a peer sends it to us, around `inner`.
-    pub(crate) fn incoming(self, inner: &[u8]) -> Vec<u8> {
+    pub fn incoming(self, inner: &[u8]) -> Vec<u8> {
         let frame = eth(VTEP_MAC, [0x06, 0xaa, 0, 0, 0, 2], self.carries(), inner);
         self.outer(0, true, &frame)
     }
 
     /// The tunnel packet as it leaves the program.
-    pub(crate) fn outgoing(self, tos: u8, inner: &[u8]) -> Vec<u8> {
+    pub fn outgoing(self, tos: u8, inner: &[u8]) -> Vec<u8> {
         let frame = eth(self.peer().vtep_mac, VTEP_MAC, self.carries(), inner);
         self.outer(tos, false, &frame)
     }
@@ -143,64 +146,68 @@ impl Via {
     }
 }
 
-pub(crate) fn key6(addr: Addr6, len: u8) -> RouteKey {
+pub fn key6(addr: Addr6, len: u8) -> RouteKey {
     let prefix = format!("{}/{len}", std::net::Ipv6Addr::from(addr)).parse().unwrap();
     RouteKey::new(Vni::new(LOCAL_VNI).unwrap(), prefix)
 }
 
-pub(crate) fn endpoint_key6(addr: Addr6) -> EndpointKey {
+pub fn endpoint_key6(addr: Addr6) -> EndpointKey {
     EndpointKey { vni: Vni::new(LOCAL_VNI).unwrap().key(), ip: MapIp::new(addr) }
 }
 
 /// The entry of a bridge port with both subnets.
-pub(crate) fn port6(flags: u32) -> Port {
+pub fn port6(flags: u32) -> Port {
     let mut mask_v6 = [0; 16];
     mask_v6[..8].fill(0xff);
     Port { subnet_v6: SUBNET6, mask_v6, gateway_v6: GATEWAY6, ..world::port(flags) }
 }
 
 /// Enters everything, on top of the IPv4 world.
-pub(crate) fn fill(maps: &mut Maps) {
-    maps.put_port(dev::BRIDGE, port6(port_flag::BRIDGE)).unwrap();
-    maps.put_port(dev::PORT, port6(port_flag::PEER)).unwrap();
-    maps.put_port(dev::OTHER_PORT, port6(port_flag::PEER)).unwrap();
+///
+/// # Errors
+/// A map that refuses an entry.
+pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
+    maps.put_port(dev::BRIDGE, port6(port_flag::BRIDGE))?;
+    maps.put_port(dev::PORT, port6(port_flag::PEER))?;
+    maps.put_port(dev::OTHER_PORT, port6(port_flag::PEER))?;
     let endpoints = [(CONTAINER6, dev::PORT, CONTAINER_MAC), (OTHER6, dev::OTHER_PORT, OTHER_MAC)];
     for (addr, ifindex, mac) in endpoints {
         let entry = world::endpoint(ifindex, mac, EndpointSource::Neighbour);
-        maps.put_endpoint(endpoint_key6(addr), entry).unwrap();
+        maps.put_endpoint(endpoint_key6(addr), entry)?;
     }
     let gateway = world::endpoint(dev::BRIDGE, GATEWAY_MAC, EndpointSource::Gateway);
     let gateway = Endpoint { flags: endpoint_flag::HOST, ..gateway };
-    maps.put_endpoint(endpoint_key6(GATEWAY6), gateway).unwrap();
+    maps.put_endpoint(endpoint_key6(GATEWAY6), gateway)?;
     let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::new(GATEWAY6), broadcast: MapIp::default() };
-    maps.put_subnet(key6(SUBNET6, 64), subnet).unwrap();
-    maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: UNDERLAY6 }).unwrap();
+    maps.put_subnet(key6(SUBNET6, 64), subnet)?;
+    maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: UNDERLAY6 })?;
     let (ip, network) = (MapIp::new(B6), Vni::new(LOCAL_VNI).unwrap().key());
-    maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: B.id, network: VniKey::NONE }).unwrap();
-    maps.put_peer(PeerKey { vni: network, ip }, Peer { id: B.id, network }).unwrap();
+    maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: B.id, network: VniKey::NONE })?;
+    maps.put_peer(PeerKey { vni: network, ip }, Peer { id: B.id, network })?;
     for via in [Via::V6OverV4, Via::V6OverV6, Via::V4OverV6] {
-        maps.put_tunnel(via.id(), via.tunnel()).unwrap();
+        maps.put_tunnel(via.id(), via.tunnel())?;
         let route = Route { tunnel: via.id(), peer: via.peer().id, source: RouteSource::File as u32 };
         let key = match via {
             Via::V6OverV4 => key6(OF_A, 64),
             Via::V6OverV6 => key6(OF_B, 64),
             Via::V4OverV6 => world::route_key(V4_OF_B, 16),
         };
-        maps.put_route(key, route).unwrap();
+        maps.put_route(key, route)?;
     }
+    Ok(())
 }
 
 /// A frame as the container sends it to its gateway.
-pub(crate) fn from_container6(ip: &Ipv6) -> Vec<u8> {
+pub fn from_container6(ip: &Ipv6) -> Vec<u8> {
     eth(GATEWAY_MAC, CONTAINER_MAC, IPV6, &ip.bytes())
 }
 
 /// A frame as the kernel sends it to a peer's subnet.
-pub(crate) fn from_host6(ip: &Ipv6) -> Vec<u8> {
+pub fn from_host6(ip: &Ipv6) -> Vec<u8> {
     eth(OVERLAY_NEIGHBOUR, GATEWAY_MAC, IPV6, &ip.bytes())
 }
 
 /// What a container receives.
-pub(crate) fn delivered(mac: Mac, ethertype: u16, inner: &[u8]) -> Vec<u8> {
+pub fn delivered(mac: Mac, ethertype: u16, inner: &[u8]) -> Vec<u8> {
     eth(mac, GATEWAY_MAC, ethertype, inner)
 }

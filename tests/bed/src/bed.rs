@@ -1,8 +1,9 @@
-//! The test bed: a network namespace with the devices of `world.rs`, and the object loaded with its maps
-//! pinned in a directory of its own. All of it goes when the test ends, also by a panic.
+//! The bed: a network namespace with the devices of `world.rs`, and the object loaded with its maps
+//! pinned in a directory of its own. All of it goes when the work ends, also by a panic.
 
 use std::sync::OnceLock;
 
+use anyhow::Result;
 use aya::{
     maps::{Map, MapData, PerCpuArray, RingBuf},
     programs::{TestRun, TestRunOptions},
@@ -12,7 +13,7 @@ use overlay_common::{
     DropReason,
     map::{Direction, Endpoint, EndpointKey, Traffic, name},
 };
-use overlay_user::datapath::{load::Programs, map::Maps, pin::Pins};
+use overlay_user::datapath::{OBJECT, load::Programs, map::Maps, pin::Pins};
 
 use crate::{
     skb::Context,
@@ -26,43 +27,63 @@ const WATCHED_PEERS: std::ops::Range<u32> = 0..4;
 
 /// What a program made of a packet.
 #[derive(Clone, Debug)]
-pub(crate) struct Ran {
+pub struct Ran {
     /// `TCX_NEXT` is -1.
-    pub(crate) verdict: i32,
-    pub(crate) packet: Vec<u8>,
-    pub(crate) mark: u32,
-    pub(crate) nanoseconds: u128,
+    pub verdict: i32,
+    pub packet: Vec<u8>,
+    pub mark: u32,
+    pub nanoseconds: u128,
 }
 
 /// Everything that the programs write, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
+pub struct State {
     /// All entries of `DROPS`, those without a reason included.
-    pub(crate) drops: Vec<u64>,
+    pub drops: Vec<u64>,
     /// By peer and direction.
-    pub(crate) traffic: Vec<((u32, u32), Traffic)>,
+    pub traffic: Vec<((u32, u32), Traffic)>,
     /// `last_seen` is left out.
-    pub(crate) endpoints: Vec<(EndpointKey, Endpoint)>,
+    pub endpoints: Vec<(EndpointKey, Endpoint)>,
     /// `learned` by port.
-    pub(crate) learned: Vec<(u32, u32)>,
+    pub learned: Vec<(u32, u32)>,
 }
 
-pub(crate) struct Bed {
-    pub(crate) maps: Maps,
-    pub(crate) programs: Programs,
-    pub(crate) pins: Pins,
-    pub(crate) xdp_attached: bool,
+pub struct Bed {
+    pub maps: Maps,
+    pub programs: Programs,
+    pub pins: Pins,
+    pub xdp_attached: bool,
     drops: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
 }
 
-/// Runs a test in a bed of its own.
-pub(crate) fn with_bed(test: impl FnOnce(&mut Bed) + Send) {
-    let scope = Scope::unique().unwrap();
-    let ns = scope.netns("programs").unwrap();
-    ns.ip_batch(&devices()).unwrap();
+/// Does something in a bed of its own, which `build` makes in the namespace, given a directory for pins.
+///
+/// # Errors
+/// The namespace, the programs or the maps cannot be made, or what `work` says.
+pub fn in_bed<B, T: Send>(
+    build: impl FnOnce(&Pins) -> Result<B> + Send,
+    work: impl FnOnce(&mut B) -> Result<T> + Send,
+) -> Result<T> {
+    let scope = Scope::unique()?;
+    let ns = scope.netns("programs")?;
+    ns.ip_batch(&devices())?;
     let pins = Pins::new(&scope.pin_dir("programs"));
-    let end = ns.run(|| test(&mut Bed::new(&pins)));
+    ns.run(|| work(&mut build(&pins)?))?
+}
+
+/// Runs a test in a bed of its own.
+///
+/// # Panics
+/// Where the bed cannot be made, or the test panics.
+pub fn with_bed(test: impl FnOnce(&mut Bed) + Send) {
+    let end = in_bed(
+        |pins| Bed::load(pins, OBJECT),
+        |bed| {
+            test(bed);
+            Ok(())
+        },
+    );
     assert!(end.is_ok(), "{:#}", end.unwrap_err());
 }
 
@@ -86,24 +107,28 @@ fn devices() -> Vec<String> {
 }
 
 impl Bed {
-    fn new(pins: &Pins) -> Self {
-        pins.prepare().unwrap();
-        let programs = Programs::load(pins).unwrap();
-        let drops = MapData::from_pin(pins.map(name::DROPS)).unwrap();
+    /// Loads an object, with its maps pinned in a directory of its own, and fills them as `world.rs` says.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or its maps have other sizes than this build's.
+    pub fn load(pins: &Pins, object: &[u8]) -> Result<Self> {
+        pins.prepare()?;
+        let programs = Programs::load_object(pins, object)?;
+        let drops = MapData::from_pin(pins.map(name::DROPS))?;
         let mut bed = Self {
-            maps: Maps::open(pins).unwrap(),
+            maps: Maps::open(pins)?,
             programs,
             pins: pins.clone(),
             xdp_attached: false,
-            drops: Map::PerCpuArray(drops).try_into().unwrap(),
-            events: Maps::events(pins).unwrap(),
+            drops: Map::PerCpuArray(drops).try_into()?,
+            events: Maps::events(pins)?,
         };
-        world::fill(&mut bed.maps);
-        bed
+        world::fill(&mut bed.maps)?;
+        Ok(bed)
     }
 
     /// Brings the maps back to `world.rs`. Counters go on counting.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         let maps = &mut self.maps;
         for (key, _) in maps.ports().unwrap() {
             maps.delete_port(key).unwrap();
@@ -135,12 +160,12 @@ impl Bed {
         for (port, _) in maps.tunnel_devices().unwrap() {
             maps.delete_tunnel_device(port).unwrap();
         }
-        world::fill(maps);
+        world::fill(maps).unwrap();
         self.events();
     }
 
     /// Runs a program once.
-    pub(crate) fn run(&mut self, program: &str, context: Context, packet: &[u8]) -> Ran {
+    pub fn run(&mut self, program: &str, context: Context, packet: &[u8]) -> Ran {
         let mut data_out = Vec::new();
         let (verdict, mark, nanoseconds) = self.run_into(program, context, packet, &mut data_out);
         Ran { verdict, packet: data_out, mark, nanoseconds }
@@ -148,7 +173,7 @@ impl Bed {
 
     /// Runs a program once; what became of the packet is left in `data_out`. Returns the verdict, the mark and
     /// the nanoseconds.
-    pub(crate) fn run_into(
+    pub fn run_into(
         &mut self,
         program: &str,
         context: Context,
@@ -173,7 +198,7 @@ impl Bed {
     }
 
     /// All that the programs have written so far.
-    pub(crate) fn state(&self) -> State {
+    pub fn state(&self) -> State {
         let drops = self.drops.iter().map(|cpus| cpus.unwrap().iter().sum()).collect();
         let mut endpoints = self.maps.endpoints().unwrap();
         endpoints.iter_mut().for_each(|(_, endpoint)| endpoint.last_seen = 0);
@@ -191,7 +216,7 @@ impl Bed {
     }
 
     /// Packets counted as dropped, for any reason, and as traffic with any peer so far.
-    pub(crate) fn totals(&self) -> (u64, u64) {
+    pub fn totals(&self) -> (u64, u64) {
         let drops = self.drops.iter().map(|cpus| cpus.unwrap().iter().sum::<u64>()).sum();
         let of = |peer, direction| self.maps.traffic(peer, direction).unwrap().packets;
         let both = |peer| of(peer, Direction::ToPeer) + of(peer, Direction::FromPeer);
@@ -199,12 +224,12 @@ impl Bed {
     }
 
     /// The packets counted under a reason so far.
-    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         self.maps.drops(reason).unwrap()
     }
 
     /// The events since the last call, as bytes.
-    pub(crate) fn events(&mut self) -> Vec<Vec<u8>> {
+    pub fn events(&mut self) -> Vec<Vec<u8>> {
         let mut events = Vec::new();
         while let Some(event) = self.events.next() {
             events.push(event.to_vec());
@@ -215,7 +240,7 @@ impl Bed {
 
 /// The bytes of an event that tells of an address speaking from where it does not live: kind, ifindex, VNI,
 /// address, MAC address, padding.
-pub(crate) fn moved_event(ifindex: u32, addr: [u8; 4], mac: [u8; 6]) -> Vec<u8> {
+pub fn moved_event(ifindex: u32, addr: [u8; 4], mac: [u8; 6]) -> Vec<u8> {
     let mut mapped = [0; 16];
     mapped[10..12].fill(0xff);
     mapped[12..].copy_from_slice(&addr);
@@ -223,7 +248,7 @@ pub(crate) fn moved_event(ifindex: u32, addr: [u8; 4], mac: [u8; 6]) -> Vec<u8> 
 }
 
 /// The same for an address in the form that map keys have.
-pub(crate) fn moved_event_ip(ifindex: u32, addr: [u8; 16], mac: [u8; 6]) -> Vec<u8> {
+pub fn moved_event_ip(ifindex: u32, addr: [u8; 16], mac: [u8; 6]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(1_u32.to_ne_bytes());
     bytes.extend(ifindex.to_ne_bytes());
@@ -236,7 +261,7 @@ pub(crate) fn moved_event_ip(ifindex: u32, addr: [u8; 16], mac: [u8; 6]) -> Vec<
 
 /// Whether the kernel strips outer headers of another IP version than the inner one: `BPF_F_ADJ_ROOM_DECAP_L3_IPV4` and
 /// its like came with Linux 6.3. Nothing but the version tells.
-pub(crate) fn has_decap_across() -> bool {
+pub fn has_decap_across() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

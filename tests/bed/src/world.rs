@@ -1,4 +1,4 @@
-//! What every row starts from: one host with a bridge and two containers, and two peers. The daemon's own
+//! What every test and measurement starts from: one host with a bridge and two containers, and two peers. The daemon's own
 //! types and template compiler fill the maps; what comes out is compared with bytes of `packet.rs`.
 
 use overlay_common::{
@@ -12,70 +12,73 @@ use overlay_common::{
     vni::VniKey,
     wire::eth::ETHERTYPE_IPV4,
 };
-use overlay_user::datapath::map::{Maps, RouteKey};
+use overlay_user::datapath::{
+    DatapathError,
+    map::{Maps, RouteKey},
+};
 
 use crate::packet::{Addr, Ipv4, Mac, Vxlan, eth};
 
 /// The devices of the namespace, by index.
-pub(crate) mod dev {
-    pub(crate) const BRIDGE: u32 = 10;
+pub mod dev {
+    pub const BRIDGE: u32 = 10;
     /// A bridge port: a veth with a container behind it.
-    pub(crate) const PORT: u32 = 11;
-    pub(crate) const OTHER_PORT: u32 = 12;
+    pub const PORT: u32 = 11;
+    pub const OTHER_PORT: u32 = 12;
     /// A device that no map knows.
-    pub(crate) const STRAY: u32 = 13;
-    pub(crate) const UPLINK: u32 = 14;
+    pub const STRAY: u32 = 13;
+    pub const UPLINK: u32 = 14;
     /// No device has this index.
-    pub(crate) const GONE: u32 = 99;
+    pub const GONE: u32 = 99;
 }
 
-pub(crate) const GATEWAY_MAC: Mac = [0x02, 0x42, 0, 0, 0, 1];
-pub(crate) const UPLINK_MAC: Mac = [0x02, 0, 0, 0, 0, 0x10];
-pub(crate) const CONTAINER_MAC: Mac = [0x02, 0x42, 0xac, 0x11, 0, 2];
-pub(crate) const OTHER_MAC: Mac = [0x02, 0x42, 0xac, 0x11, 0, 3];
-pub(crate) const VTEP_MAC: Mac = [0x06, 0x11, 0x22, 0x33, 0x44, 0x55];
+pub const GATEWAY_MAC: Mac = [0x02, 0x42, 0, 0, 0, 1];
+pub const UPLINK_MAC: Mac = [0x02, 0, 0, 0, 0, 0x10];
+pub const CONTAINER_MAC: Mac = [0x02, 0x42, 0xac, 0x11, 0, 2];
+pub const OTHER_MAC: Mac = [0x02, 0x42, 0xac, 0x11, 0, 3];
+pub const VTEP_MAC: Mac = [0x06, 0x11, 0x22, 0x33, 0x44, 0x55];
 /// The link-layer address of the neighbours that stand for peers' subnets: part of the protocol between
 /// the daemon's routes and `bridge_egress`.
-pub(crate) const OVERLAY_NEIGHBOUR: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0xfe];
+pub const OVERLAY_NEIGHBOUR: Mac = [0x02, 0x6f, 0x76, 0x6c, 0x00, 0xfe];
 /// The mark of what goes up to the host ("ovl1").
-pub(crate) const TO_HOST_MARK: u32 = 0x6f76_6c31;
+pub const TO_HOST_MARK: u32 = 0x6f76_6c31;
 /// What `uplink_ingress` marks what it leaves to the tunnel device with.
-pub(crate) const FROM_UPLINK_MARK: u32 = 0x6f76_6c32;
+pub const FROM_UPLINK_MARK: u32 = 0x6f76_6c32;
 
-pub(crate) const SUBNET: Addr = [172, 17, 0, 0];
-pub(crate) const BROADCAST: Addr = [172, 17, 255, 255];
-pub(crate) const GATEWAY: Addr = [172, 17, 42, 1];
-pub(crate) const CONTAINER: Addr = [172, 17, 0, 2];
-pub(crate) const OTHER: Addr = [172, 17, 0, 3];
+pub const SUBNET: Addr = [172, 17, 0, 0];
+pub const BROADCAST: Addr = [172, 17, 255, 255];
+pub const GATEWAY: Addr = [172, 17, 42, 1];
+pub const CONTAINER: Addr = [172, 17, 0, 2];
+pub const OTHER: Addr = [172, 17, 0, 3];
 /// In the subnet, but no endpoint yet.
-pub(crate) const NEW: Addr = [172, 17, 0, 77];
-pub(crate) const UNDERLAY: Addr = [10, 0, 0, 1];
+pub const NEW: Addr = [172, 17, 0, 77];
+pub const UNDERLAY: Addr = [10, 0, 0, 1];
 
-pub(crate) const MTU: u32 = 1450;
+pub const MTU: u32 = 1450;
 /// The bridges' VNI.
-pub(crate) const LOCAL_VNI: u32 = 1;
-pub(crate) const PORT_NUMBER: u16 = 4789;
+pub const LOCAL_VNI: u32 = 1;
+pub const PORT_NUMBER: u16 = 4789;
 /// A further port that carries tunnels.
-pub(crate) const LISTEN_PORT: u16 = 8472;
+pub const LISTEN_PORT: u16 = 8472;
 
 /// A peer and how it is reached.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerHost {
-    pub(crate) id: u32,
-    pub(crate) tunnel: u32,
-    pub(crate) underlay: Addr,
+pub struct PeerHost {
+    pub id: u32,
+    pub tunnel: u32,
+    pub underlay: Addr,
     /// A /16.
-    pub(crate) subnet: Addr,
+    pub subnet: Addr,
     /// A container in it.
-    pub(crate) container: Addr,
+    pub container: Addr,
     /// On the wire, both ways.
-    pub(crate) vni: u32,
-    pub(crate) port: u16,
-    pub(crate) vtep_mac: Mac,
+    pub vni: u32,
+    pub port: u16,
+    pub vtep_mac: Mac,
 }
 
 /// A peer whose VNI and port on the wire are not the bridges' own.
-pub(crate) const A: PeerHost = PeerHost {
+pub const A: PeerHost = PeerHost {
     id: 1,
     tunnel: 5,
     underlay: [10, 0, 0, 2],
@@ -87,7 +90,7 @@ pub(crate) const A: PeerHost = PeerHost {
 };
 
 /// A peer with the defaults, whose VTEP's MAC address nobody knows.
-pub(crate) const B: PeerHost = PeerHost {
+pub const B: PeerHost = PeerHost {
     id: 2,
     tunnel: 6,
     underlay: [10, 0, 0, 3],
@@ -99,19 +102,19 @@ pub(crate) const B: PeerHost = PeerHost {
 };
 
 /// The prefix `addr/len` in the bridges' network.
-pub(crate) fn route_key(addr: Addr, len: u8) -> RouteKey {
+pub fn route_key(addr: Addr, len: u8) -> RouteKey {
     RouteKey::new(
         Vni::new(LOCAL_VNI).unwrap(),
         format!("{}/{len}", std::net::Ipv4Addr::from(addr)).parse().unwrap(),
     )
 }
 
-pub(crate) fn endpoint_key(addr: Addr) -> EndpointKey {
+pub fn endpoint_key(addr: Addr) -> EndpointKey {
     EndpointKey { vni: Vni::new(LOCAL_VNI).unwrap().key(), ip: MapIp::v4(addr) }
 }
 
 /// A container's endpoint, as the daemon or a program enters it.
-pub(crate) fn endpoint(ifindex: u32, mac: Mac, source: EndpointSource) -> Endpoint {
+pub fn endpoint(ifindex: u32, mac: Mac, source: EndpointSource) -> Endpoint {
     Endpoint {
         last_seen: 0,
         ifindex,
@@ -123,7 +126,7 @@ pub(crate) fn endpoint(ifindex: u32, mac: Mac, source: EndpointSource) -> Endpoi
 }
 
 /// The entry of a bridge port.
-pub(crate) fn port(flags: u32) -> Port {
+pub fn port(flags: u32) -> Port {
     Port {
         vni: Vni::new(LOCAL_VNI).unwrap().key(),
         bridge: dev::BRIDGE,
@@ -138,10 +141,10 @@ pub(crate) fn port(flags: u32) -> Port {
 }
 
 /// What the daemon drew for the uplink.
-pub(crate) const TOKEN: [u32; 2] = [0x1122_3344, 0x5566_7788];
+pub const TOKEN: [u32; 2] = [0x1122_3344, 0x5566_7788];
 
 /// The uplink's decapsulation.
-pub(crate) fn decap(state: DecapState) -> Decap {
+pub fn decap(state: DecapState) -> Decap {
     Decap {
         token: TOKEN,
         state: state as u32,
@@ -155,38 +158,42 @@ pub(crate) fn decap(state: DecapState) -> Decap {
 }
 
 /// Enters everything.
-pub(crate) fn fill(maps: &mut Maps) {
-    maps.put_port(dev::BRIDGE, port(port_flag::BRIDGE)).unwrap();
-    maps.put_port(dev::PORT, port(port_flag::PEER)).unwrap();
-    maps.put_port(dev::OTHER_PORT, port(port_flag::PEER)).unwrap();
+///
+/// # Errors
+/// A map that refuses an entry.
+pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
+    maps.put_port(dev::BRIDGE, port(port_flag::BRIDGE))?;
+    maps.put_port(dev::PORT, port(port_flag::PEER))?;
+    maps.put_port(dev::OTHER_PORT, port(port_flag::PEER))?;
     for (addr, ifindex, mac) in [(CONTAINER, dev::PORT, CONTAINER_MAC), (OTHER, dev::OTHER_PORT, OTHER_MAC)] {
-        maps.put_endpoint(endpoint_key(addr), endpoint(ifindex, mac, EndpointSource::Neighbour)).unwrap();
+        maps.put_endpoint(endpoint_key(addr), endpoint(ifindex, mac, EndpointSource::Neighbour))?;
     }
     let gateway = endpoint(dev::BRIDGE, GATEWAY_MAC, EndpointSource::Gateway);
-    maps.put_endpoint(endpoint_key(GATEWAY), Endpoint { flags: endpoint_flag::HOST, ..gateway }).unwrap();
+    maps.put_endpoint(endpoint_key(GATEWAY), Endpoint { flags: endpoint_flag::HOST, ..gateway })?;
     let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::v4(GATEWAY), broadcast: MapIp::v4(BROADCAST) };
-    maps.put_subnet(route_key(SUBNET, 16), subnet).unwrap();
-    maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: [0; 16] }).unwrap();
-    maps.put_decap(dev::UPLINK, decap(DecapState::Xdp)).unwrap();
+    maps.put_subnet(route_key(SUBNET, 16), subnet)?;
+    maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: [0; 16] })?;
+    maps.put_decap(dev::UPLINK, decap(DecapState::Xdp))?;
     let vni = Vni::new(LOCAL_VNI).unwrap().key();
-    maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni }).unwrap();
+    maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni })?;
     for peer in [A, B] {
-        fill_peer(maps, &peer);
+        fill_peer(maps, &peer)?;
     }
+    Ok(())
 }
 
-fn fill_peer(maps: &mut Maps, peer: &PeerHost) {
+fn fill_peer(maps: &mut Maps, peer: &PeerHost) -> Result<(), DatapathError> {
     let (ip, vni) = (MapIp::v4(peer.underlay), Vni::new(peer.vni).unwrap());
-    maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: peer.id, network: VniKey::NONE }).unwrap();
+    maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: peer.id, network: VniKey::NONE })?;
     let network = Vni::new(LOCAL_VNI).unwrap().key();
-    maps.put_peer(PeerKey { vni: vni.key(), ip }, Peer { id: peer.id, network }).unwrap();
-    maps.put_tunnel(peer.tunnel, tunnel(peer)).unwrap();
+    maps.put_peer(PeerKey { vni: vni.key(), ip }, Peer { id: peer.id, network })?;
+    maps.put_tunnel(peer.tunnel, tunnel(peer))?;
     let route = Route { tunnel: peer.tunnel, peer: peer.id, source: RouteSource::File as u32 };
-    maps.put_route(route_key(peer.subnet, 16), route).unwrap();
+    maps.put_route(route_key(peer.subnet, 16), route)
 }
 
 /// The tunnel to a peer, compiled as the daemon does.
-pub(crate) fn tunnel(peer: &PeerHost) -> Tunnel {
+pub fn tunnel(peer: &PeerHost) -> Tunnel {
     let vni = Vni::new(peer.vni).unwrap();
     let template = Template {
         underlay: Underlay::V4 { src: UNDERLAY, dst: peer.underlay },
@@ -216,18 +223,18 @@ pub(crate) fn tunnel(peer: &PeerHost) -> Tunnel {
 }
 
 /// A frame as the container sends it to its gateway.
-pub(crate) fn from_container(ip: &Ipv4) -> Vec<u8> {
+pub fn from_container(ip: &Ipv4) -> Vec<u8> {
     eth(GATEWAY_MAC, CONTAINER_MAC, crate::packet::IPV4, &ip.bytes())
 }
 
 /// A frame as the kernel sends it to a peer's subnet.
-pub(crate) fn from_host(ip: &Ipv4) -> Vec<u8> {
+pub fn from_host(ip: &Ipv4) -> Vec<u8> {
     eth(OVERLAY_NEIGHBOUR, GATEWAY_MAC, crate::packet::IPV4, &ip.bytes())
 }
 
 /// The tunnel packet to a peer as it leaves the program: the outer Ethernet addresses are still zero, since
 /// `bpf_redirect_neigh` writes them later, and the source port is a hash that no table can know.
-pub(crate) fn to_peer(peer: &PeerHost, tos: u8, inner: Vec<u8>) -> Vec<u8> {
+pub fn to_peer(peer: &PeerHost, tos: u8, inner: Vec<u8>) -> Vec<u8> {
     Vxlan {
         eth_dst: [0; 6],
         eth_src: [0; 6],
@@ -243,7 +250,7 @@ pub(crate) fn to_peer(peer: &PeerHost, tos: u8, inner: Vec<u8>) -> Vec<u8> {
 }
 
 /// A tunnel packet as a peer sends it to us.
-pub(crate) fn from_peer(peer: &PeerHost, inner: Vec<u8>) -> Vxlan {
+pub fn from_peer(peer: &PeerHost, inner: Vec<u8>) -> Vxlan {
     Vxlan {
         eth_dst: UPLINK_MAC,
         eth_src: [0x02, 0, 0, 0, 0, 0x20],

@@ -1,0 +1,4 @@
+//! What IPv6 adds.
+
+pub mod packet;
+pub mod world;
