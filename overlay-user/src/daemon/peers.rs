@@ -12,7 +12,7 @@ use super::{Aspect, Daemon};
 use crate::{
     datapath::DatapathError,
     endpoints::monotonic_now,
-    exit,
+    exit, memory,
     path_mtu::{self, Judged},
     reconcile::{
         Stage, desired,
@@ -46,6 +46,7 @@ impl Daemon {
                 let began = Instant::now();
                 let troubles = self.reconcile_all(&records).await;
                 self.whole.took(began);
+                memory::give_back();
                 troubles
             }
         };
