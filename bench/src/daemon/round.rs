@@ -20,8 +20,9 @@ use super::{
 
 /// How long a start may take before the round is given up.
 const LIMIT: Duration = Duration::from_secs(120);
-/// What a start sets off (the first look at netfilter, say) is over after this time.
-const SETTLE: Duration = Duration::from_secs(5);
+/// What a start sets off is over after this time: the first look at netfilter, and 10 s after it the first time that all is
+/// read back, after which that takes one part in 200 of a CPU at most.
+const SETTLE: Duration = Duration::from_secs(15);
 
 /// What came out.
 pub(super) struct Round {

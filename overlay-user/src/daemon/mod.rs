@@ -151,6 +151,8 @@ struct Daemon {
     updates: mpsc::Receiver<Update>,
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
     records: Option<Records>,
+    /// What was touched while everything was looked at, and is too much to be looked at meanwhile.
+    waiting: Touched,
     /// This host has changed, and the store does not know yet.
     untold: Option<interfaces::Untold>,
     /// Through which uplinks and neighbours each peer is reached.
@@ -187,11 +189,14 @@ impl Daemon {
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         resync.reset();
         loop {
-            let mut dirty = Dirty::default();
+            let mut dirty = Dirty { touched: std::mem::take(&mut self.waiting), ..Dirty::default() };
+            if !dirty.touched.is_empty() {
+                self.round(std::mem::take(&mut dirty)).await;
+            }
             let mut told = Vec::new();
             let mut resyncing = None;
             tokio::select! {
-                Some(update) = self.updates.recv() => self.take_update(update, &mut dirty),
+                Some(update) = self.updates.recv() => self.take_update(update, &mut dirty.touched),
                 Some(event) = self.monitor.next() => self.take_event(&event, &mut dirty),
                 Ok(mut ready) = self.events.readable_mut() => {
                     while let Some(bytes) = ready.get_inner_mut().next() {
@@ -215,7 +220,8 @@ impl Daemon {
                 _ = resync.tick(), if self.resync.is_due() => {
                     resyncing = Some(Instant::now());
                     self.reconciler.resync();
-                    dirty = Dirty::all();
+                    self.underlay.forget_some();
+                    dirty = Dirty { next_hops: false, ..Dirty::all() };
                     if let Err(error) = endpoints::age(&self.local, &mut self.maps, &self.netlink).await {
                         warn!("cannot age endpoints: {error}");
                     }
@@ -223,7 +229,7 @@ impl Daemon {
             }
             // What has piled up is handled in one round.
             while let Ok(update) = self.updates.try_recv() {
-                self.take_update(update, &mut dirty);
+                self.take_update(update, &mut dirty.touched);
             }
             while let Some(event) = self.monitor.try_next() {
                 self.take_event(&event, &mut dirty);
@@ -236,23 +242,23 @@ impl Daemon {
         }
     }
 
-    fn take_update(&mut self, update: Update, dirty: &mut Dirty) {
+    fn take_update(&mut self, update: Update, touched: &mut Touched) {
         match update {
             Update::Snapshot(records) => {
                 match &mut self.records {
-                    Some(known) => known.replace(records, &mut dirty.touched),
+                    Some(known) => known.replace(records, touched),
                     None => {
                         self.records = Some(records.into());
-                        dirty.touched.all = true;
+                        touched.all = true;
                     }
                 }
                 self.store_synced = status::now();
             }
             Update::Put(record) => {
-                self.records.get_or_insert_default().put(record, &mut dirty.touched);
+                self.records.get_or_insert_default().put(record, touched);
             }
             Update::Delete(subnet) => {
-                self.records.get_or_insert_default().delete(subnet, &mut dirty.touched);
+                self.records.get_or_insert_default().delete(subnet, touched);
             }
             Update::Health(health) => {
                 // What is wrong the store has told the log already.

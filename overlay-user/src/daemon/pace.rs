@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The longest rest: also on a machine that was busy with other things, which made it look dear.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// A share of one CPU that something may take.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -26,7 +29,7 @@ impl Pace {
     }
 
     fn rest(&self, took: Duration) -> Duration {
-        took * self.share
+        (took * self.share).min(LONGEST)
     }
 }
 

@@ -21,19 +21,19 @@ use crate::{
     },
 };
 
-/// Subnets that are worked on at once: what is planned for them is in memory at the same time.
-const PART: usize = 512;
+/// Subnets that are worked on at once: what is planned for them is in memory at the same time, and what the store tells
+/// meanwhile waits.
+const PART: usize = 128;
 
 impl Daemon {
     /// Brings the peers that are touched, their tunnels and routes in step with the store's records, as far as it has
     /// spoken.
     pub(super) async fn reconcile(&mut self, touched: &Touched) {
-        let Some(records) = self.records.take() else { return };
+        let Some(mut records) = self.records.take() else { return };
         if self.is_doubtful(touched) {
             self.reconciler.resync();
         }
-        let few = !touched.all && touched.subnets.len() + touched.addresses.len() <= PART;
-        let some = self.reconciler.held().filter(|_| few);
+        let some = self.reconciler.held().filter(|_| touched.is_few());
         let troubles = match some.map(|held| Part::around(touched, &records, held)) {
             Some(part) => {
                 // Whether older ones are settled, the next look at everything tells.
@@ -44,7 +44,7 @@ impl Daemon {
             }
             None => {
                 let began = Instant::now();
-                let troubles = self.reconcile_all(&records).await;
+                let troubles = self.reconcile_all(&mut records).await;
                 self.whole.took(began);
                 memory::give_back();
                 troubles
@@ -60,14 +60,18 @@ impl Daemon {
         foreign.is_some_and(|foreign| touched.subnets.iter().any(|subnet| foreign.contains(subnet)))
     }
 
-    /// Everything, in parts: first what packets between containers need, then the rest.
-    async fn reconcile_all(&mut self, records: &Records) -> BTreeSet<String> {
+    /// Everything, in parts: where there is much to do, first what packets between containers need, then the rest.
+    async fn reconcile_all(&mut self, records: &mut Records) -> BTreeSet<String> {
         let mut troubles = BTreeSet::new();
         let bridges = self.local.bridge_indexes();
         let parts = match self.reconciler.observe(&bridges, &self.maps, &self.netlink).await {
             Ok(held) => Part::all(records, held, PART),
             Err(error) => return [exit::one_line(&error.into())].into(),
         };
+        let much = self
+            .reconciler
+            .held()
+            .is_some_and(|held| held.observed().routes.len() < records.by_subnet().len());
         self.phases.over("observe");
         self.underlay.keep(|ip| records.at(ip).next().is_some());
         for part in &parts {
@@ -77,20 +81,48 @@ impl Daemon {
             troubles.insert(exit::one_line(&error.into()));
         }
         self.phases.over("ways");
-        for part in &parts {
-            troubles.extend(self.bring(records, part, Stage::Maps).await);
+        for part in parts.iter().filter(|_| much) {
+            troubles.extend(self.bring_next(records, part, Stage::Maps).await);
         }
         self.phases.over("maps");
         let rules = desired::rules(&self.local);
         let dropped = self.reconciler.drop_rules(&rules, &mut self.maps, &self.netlink).await;
         troubles.extend(words(dropped));
         for part in &parts {
-            troubles.extend(self.bring(records, part, Stage::All).await);
-            self.absorb();
+            troubles.extend(self.bring_next(records, part, Stage::All).await);
         }
         self.phases.over("kernel routes");
         let finished = self.reconciler.finish(&rules, &mut self.maps, &self.netlink).await;
         troubles.extend(words(finished));
+        self.absorb();
+        troubles
+    }
+
+    /// Brings a part of everything in step, and before it what the store has told meanwhile: that does not wait for all
+    /// the others.
+    async fn bring_next(&mut self, records: &mut Records, part: &Part, stage: Stage) -> BTreeSet<String> {
+        let mut troubles = BTreeSet::new();
+        let mut touched = Touched::default();
+        while let Ok(update) = self.updates.try_recv() {
+            self.records = Some(std::mem::take(records));
+            self.take_update(update, &mut touched);
+            *records = self.records.take().unwrap_or_default();
+        }
+        if touched.is_few() {
+            if let Some(held) = self.reconciler.held().filter(|_| !touched.is_empty()) {
+                let changed = Part::around(&touched, records, held);
+                troubles.extend(self.find_ways(records, &changed).await);
+                troubles.extend(self.bring(records, &changed, Stage::All).await);
+            }
+        } else {
+            self.waiting.add(touched);
+        }
+        // Hosts that were two may be one by now.
+        let around = Touched { all: false, subnets: part.subnets.clone(), addresses: part.addresses.clone() };
+        if let Some(part) = self.reconciler.held().map(|held| Part::around(&around, records, held)) {
+            troubles.extend(self.bring(records, &part, stage).await);
+        }
+        self.absorb();
         troubles
     }
 

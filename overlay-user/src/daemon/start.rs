@@ -329,6 +329,7 @@ impl Parts {
             announcer,
             updates,
             records: survey.records.map(Records::from),
+            waiting: Touched::default(),
             untold: None,
             underlay,
             path_mtus: BTreeMap::new(),

@@ -1,8 +1,9 @@
 //! The ways through the underlay to each peer: what the kernel's routes offer, and what is made of it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
+    ops::Bound,
 };
 
 use futures::{StreamExt, stream};
@@ -20,6 +21,9 @@ use crate::{
 
 /// Questions that are put to the kernel before the first is answered.
 const AT_ONCE: usize = 64;
+
+/// How many addresses are asked for again at each resync.
+const DOUBTED: usize = 256;
 
 /// The slots to an address: of most peers all of them are one way.
 #[derive(Debug)]
@@ -51,7 +55,9 @@ pub(super) struct Ways {
     /// routes' coming back: what was right before is more likely to be so again than that the peer has moved next door.
     slots: HashMap<IpAddr, Held>,
     /// Addresses to which the kernel was asked the way since a route or a link changed.
-    asked: HashSet<IpAddr>,
+    asked: BTreeSet<IpAddr>,
+    /// Up to this one they were asked for again last.
+    doubted: Option<IpAddr>,
 }
 
 impl Ways {
@@ -59,7 +65,7 @@ impl Ways {
     pub(super) fn adopt(maps: &Maps) -> Result<Self, DatapathError> {
         let mut slots = HashMap::new();
         maps.each_tunnel(|_, tunnel| drop(slots.insert(tunnel.remote.into(), tunnel.hops.into())))?;
-        Ok(Self { slots, asked: HashSet::new() })
+        Ok(Self { slots, ..Self::default() })
     }
 
     /// Routes may be others: all are asked for again.
@@ -70,6 +76,20 @@ impl Ways {
     /// Routes to what lies in a prefix may be others: that is asked for again.
     pub(super) fn forget_in(&mut self, prefix: IpNet) {
         self.asked.retain(|ip| !prefix.contains(ip));
+    }
+
+    /// Forgets what the kernel said of a few of them, others each time: so that in the long run nothing is believed that
+    /// the kernel changed without a word.
+    pub(super) fn forget_some(&mut self) {
+        let some: Vec<IpAddr> = match self.doubted {
+            Some(after) => {
+                self.asked.range((Bound::Excluded(after), Bound::Unbounded)).take(DOUBTED).copied().collect()
+            }
+            None => self.asked.iter().take(DOUBTED).copied().collect(),
+        };
+        // Those at the end were fewer: the next time begins at the front.
+        self.doubted = some.last().copied().filter(|_| some.len() == DOUBTED);
+        self.asked.retain(|ip| some.binary_search(ip).is_err());
     }
 
     /// Forgets all addresses but those of peers.

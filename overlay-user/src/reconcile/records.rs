@@ -16,6 +16,9 @@ pub struct Records {
     by_address: BTreeSet<(IpAddr, IpNet)>,
 }
 
+/// Subnets and addresses that are looked at by themselves; of more everything is.
+const FEW: usize = 512;
+
 /// What has to be looked at again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -38,6 +41,18 @@ impl Touched {
         !self.all && self.subnets.is_empty() && self.addresses.is_empty()
     }
 
+    /// True where it is less work to look at these alone than at everything.
+    pub fn is_few(&self) -> bool {
+        !self.all && self.subnets.len() + self.addresses.len() <= FEW
+    }
+
+    /// Takes in what else is touched.
+    pub fn add(&mut self, other: Self) {
+        self.all |= other.all;
+        self.subnets.extend(other.subnets);
+        self.addresses.extend(other.addresses);
+    }
+
     fn record(&mut self, record: &PeerSubnet) {
         self.subnets.insert(record.subnet);
         self.addresses.extend(record.host.addresses());
@@ -47,6 +62,9 @@ impl Touched {
 impl Records {
     /// Takes a complete list. What differs from before is touched.
     pub fn replace(&mut self, records: BTreeMap<IpNet, PeerSubnet>, touched: &mut Touched) {
+        if records == self.by_subnet {
+            return;
+        }
         for (subnet, record) in &self.by_subnet {
             if records.get(subnet) != Some(record) {
                 touched.record(record);

@@ -77,7 +77,7 @@ impl<'a> Fold<'a> {
 
     /// Takes a complete list: keys that are not in it are gone.
     pub(super) fn replace(&mut self, entries: Vec<Entry>) -> &BTreeMap<IpNet, PeerSubnet> {
-        let present: HashSet<Vec<u8>> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let present: HashSet<&[u8]> = entries.iter().map(|entry| &entry.key[..]).collect();
         let gone: Vec<_> = self.good.keys().filter(|key| !present.contains(&key[..])).cloned().collect();
         let mut touched: BTreeSet<IpNet> = self.warnings.contested().into_iter().collect();
         for key in gone {
