@@ -10,7 +10,11 @@ use ebpf_build::{Recipe, Toolchain};
 const OBJECT: &str = "overlay-ebpf.o";
 
 fn main() -> ExitCode {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Not `env!`: a target directory that is copied to another worktree brings this program along.
+    let workspace = match variable("CARGO_MANIFEST_DIR") {
+        Ok(directory) => Path::new(&directory).join(".."),
+        Err(missing) => return say(&missing, ExitCode::FAILURE),
+    };
     watch(&workspace);
     let toolchain = match Toolchain::find() {
         Ok(toolchain) => toolchain,

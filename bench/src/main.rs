@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use overlay_bench::{compare, load, programs};
+use overlay_bench::{compare, daemon, load, programs};
 
 /// overlayd beside what it replaces, on the same hosts and the same wire
 #[derive(Parser)]
@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// What each program costs a packet, in nanoseconds
     Programs(programs::Args),
+    /// The daemon with thousands of peers: start-up, events, memory, CPU at rest
+    Daemon(daemon::Args),
     /// One end of the load generator
     #[command(hide = true)]
     Load(load::Args),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         None => compare::run(&cli.compare),
         Some(Command::Programs(args)) => programs::run(args),
+        Some(Command::Daemon(args)) => daemon::run(args),
         Some(Command::Load(args)) => load::run(args),
     };
     match outcome {

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod hops;
 pub mod kernel;
 pub mod local;
+pub mod memory;
 pub mod netfilter;
 pub mod netlink;
 pub mod path_mtu;

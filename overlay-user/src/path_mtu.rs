@@ -43,7 +43,7 @@ pub struct Judged {
 /// an uplink's may rise, and not believed.
 pub fn judge(
     entries: impl IntoIterator<Item = (MapIp, PathMtu)>,
-    peers: &BTreeSet<IpAddr>,
+    is_peer: impl Fn(IpAddr) -> bool,
     most: impl Fn(IpAddr) -> u32,
     now: u64,
 ) -> Judged {
@@ -53,7 +53,7 @@ pub fn judge(
         let least = if peer.is_ipv4() { MIN_PATH_MTU } else { MIN_PATH_MTU_V6 };
         // A time that is far ahead nobody can have told: it would be believed for ever.
         let valid = now.abs_diff(entry.told) < PATH_MTU_LIFETIME && entry.mtu >= least;
-        if !valid || !peers.contains(&peer) {
+        if !valid || !is_peer(peer) {
             judged.forgotten.insert(key);
         } else if inner(most(peer), Some(entry.mtu), Encap::Vxlan, peer) < most(peer) {
             judged.believed.insert(peer, entry.mtu);
@@ -103,7 +103,7 @@ mod tests {
 
     fn judge_one(ip: IpAddr, mtu: u32, told: u64, most: u32) -> (Option<u32>, bool) {
         let entry = (MapIp::from(ip), PathMtu { told, mtu, ..PathMtu::default() });
-        let judged = judge([entry], &[PEER, PEER_V6].into(), |_| most, NOW);
+        let judged = judge([entry], |ip| [PEER, PEER_V6].contains(&ip), |_| most, NOW);
         (judged.believed.get(&ip).copied(), judged.forgotten.contains(&entry.0))
     }
 

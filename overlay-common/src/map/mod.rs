@@ -16,7 +16,7 @@ pub use self::{count::*, decap::*, flow::*, node::*, remote::*, sample::*, under
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
-pub const LAYOUT: &str = "v1";
+pub const LAYOUT: &str = "v2";
 
 /// Map names, as they stand in the object file, under the pin directory and in `bpftool map`.
 pub mod name {
@@ -133,9 +133,9 @@ pub const MAX_ROUTES: usize = 1 << 20;
 /// Entries of `SUBNETS_V4`, and of `SUBNETS_V6`.
 pub const MAX_SUBNETS: usize = 256;
 /// Entries of `TUNNELS`. Id 0 is never used.
-pub const MAX_TUNNELS: usize = 16_384;
+pub const MAX_TUNNELS: usize = 32_768;
 /// Peers. Id 0 is never used.
-pub const MAX_PEERS: usize = 4_096;
+pub const MAX_PEERS: usize = 16_384;
 /// Entries of `PEERS`: one per peer, and one more per peer and VNI that it may send with.
 pub const MAX_PEER_KEYS: usize = 4 * MAX_PEERS;
 /// Entries of `UPLINKS`.

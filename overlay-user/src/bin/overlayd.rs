@@ -7,6 +7,7 @@ use overlay_user::{
     config::{self, Config, Flags, LogFormat, default},
     daemon, detach,
     exit::{self, Failure},
+    memory,
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -51,6 +52,7 @@ struct Detach {
 }
 
 fn main() -> ExitCode {
+    memory::share();
     match exit::arguments("overlayd") {
         Ok(cli) => exit::report("overlayd", run(cli)),
         Err(code) => code,

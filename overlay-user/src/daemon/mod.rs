@@ -7,7 +7,10 @@ mod hooks;
 mod interfaces;
 mod netfilter;
 mod notes;
+mod own;
+mod pace;
 mod peers;
+mod phases;
 mod pinned;
 mod start;
 mod tunnels;
@@ -16,12 +19,10 @@ mod ways;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
-use futures::FutureExt;
-use ipnet::IpNet;
 use overlay_common::{
     addr::MapIp,
     event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
@@ -35,7 +36,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::ways::Ways;
+use self::{pace::Pace, ways::Ways};
 use crate::{
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
@@ -44,17 +45,24 @@ use crate::{
     local::Local,
     netlink::{Event, Monitor, Netlink},
     ports::Ports,
-    reconcile::Reconciler,
+    reconcile::{
+        Reconciler,
+        records::{Records, Touched},
+    },
     state::{State, StateDir},
     status,
-    store::{Health, PeerSubnet, Update},
+    store::{Health, Update},
     tunnel_devices::TunnelDevices,
 };
 
 /// How often the status is written and what failed is tried again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How often everything is read back from the kernel, and drift repaired.
+/// How often everything is read back from the kernel, and drift repaired; of thousands of peers less often, so that it
+/// takes no more than one part in [`RESYNC_SHARE`] of a CPU.
 const RESYNC: Duration = Duration::from_secs(10);
+const RESYNC_SHARE: u32 = 200;
+/// The part of a CPU that may be taken by looking at all peers again because something is wrong with some.
+const RETRY_SHARE: u32 = 50;
 
 /// Runs until a signal ends it. Returns the exit code.
 ///
@@ -76,19 +84,33 @@ pub async fn run(config: Config) -> anyhow::Result<u8> {
 #[derive(Default)]
 struct Dirty {
     /// The store's records, or how peers are reached.
-    routes: bool,
+    touched: Touched,
+    /// What routers told of path MTUs.
+    path_mtus: bool,
+    /// Tunnels that no route uses may be due to be cleared.
+    idle: bool,
     /// Links: ports came or went.
     links: bool,
     /// Neighbours or the FDB.
     endpoints: bool,
     /// Our own interfaces: address, MAC address or MTU may be others.
     local: bool,
-    /// Routes of the underlay.
+    /// Any routes of the underlay.
     next_hops: bool,
 }
 
 impl Dirty {
-    const ALL: Self = Self { routes: true, links: true, endpoints: true, local: true, next_hops: true };
+    fn all() -> Self {
+        Self {
+            touched: Touched::all(),
+            path_mtus: true,
+            idle: true,
+            links: true,
+            endpoints: true,
+            local: true,
+            next_hops: true,
+        }
+    }
 }
 
 /// What a trouble is about: each is looked at anew on its own occasions.
@@ -128,7 +150,9 @@ struct Daemon {
     announcer: announce::Announcer,
     updates: mpsc::Receiver<Update>,
     /// What the store says; `None` until it has spoken. What the maps hold is the last good state then.
-    records: Option<BTreeMap<IpNet, PeerSubnet>>,
+    records: Option<Records>,
+    /// What was touched while everything was looked at, and is too much to be looked at meanwhile.
+    waiting: Touched,
     /// This host has changed, and the store does not know yet.
     untold: Option<interfaces::Untold>,
     /// Through which uplinks and neighbours each peer is reached.
@@ -137,8 +161,15 @@ struct Daemon {
     path_mtus: BTreeMap<IpAddr, u32>,
     ports: Ports,
     tunnel_devices: TunnelDevices,
+    /// The ports and VNIs that the tunnel devices were last made for.
+    tunnels_told: Option<tunnels::Carried>,
     decap: Decap,
     reconciler: Reconciler,
+    phases: phases::Phases,
+    /// Looking at all peers.
+    whole: Pace,
+    /// Reading everything back from the kernel.
+    resync: Pace,
     health: Health,
     store_synced: u64,
     started: u64,
@@ -158,33 +189,39 @@ impl Daemon {
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         resync.reset();
         loop {
-            let mut dirty = Dirty::default();
+            let mut dirty = Dirty { touched: std::mem::take(&mut self.waiting), ..Dirty::default() };
+            if !dirty.touched.is_empty() {
+                self.round(std::mem::take(&mut dirty)).await;
+            }
             let mut told = Vec::new();
+            let mut resyncing = None;
             tokio::select! {
-                Some(update) = self.updates.recv() => self.take_update(update, &mut dirty),
+                Some(update) = self.updates.recv() => self.take_update(update, &mut dirty.touched),
                 Some(event) = self.monitor.next() => self.take_event(&event, &mut dirty),
                 Ok(mut ready) = self.events.readable_mut() => {
                     while let Some(bytes) = ready.get_inner_mut().next() {
                         told.extend(bytemuck::try_pod_read_unaligned::<ProgramEvent>(&bytes).ok());
                     }
                     ready.clear_ready();
-                    dirty.routes = told.iter().any(|event| event.kind == PATH_MTU_CHANGED);
+                    dirty.path_mtus = told.iter().any(|event| event.kind == PATH_MTU_CHANGED);
                 }
                 findings = self.netfilter.finished() => self.take_findings(findings, &mut dirty),
                 _ = heartbeat.tick() => {
                     self.watch_netfilter();
                     self.watch_hooks().await;
                     dirty.links = self.mend_pins();
-                    dirty.routes = self.troubles.contains_key(&Aspect::Routes)
-                        || self.reconciler.has_leftovers()
-                        || self.path_mtus_changed();
+                    dirty.touched.all = self.troubles.contains_key(&Aspect::Routes) && self.whole.is_due();
+                    dirty.idle = self.reconciler.has_leftovers();
+                    dirty.path_mtus = self.path_mtus_changed();
                     dirty.links |= self.troubles.contains_key(&Aspect::Links);
                     dirty.endpoints = self.troubles.contains_key(&Aspect::Endpoints);
                     dirty.local = self.troubles.contains_key(&Aspect::Local);
                 }
-                _ = resync.tick() => {
+                _ = resync.tick(), if self.resync.is_due() => {
+                    resyncing = Some(Instant::now());
                     self.reconciler.resync();
-                    dirty = Dirty::ALL;
+                    self.underlay.forget_some();
+                    dirty = Dirty { next_hops: false, ..Dirty::all() };
                     if let Err(error) = endpoints::age(&self.local, &mut self.maps, &self.netlink).await {
                         warn!("cannot age endpoints: {error}");
                     }
@@ -192,30 +229,36 @@ impl Daemon {
             }
             // What has piled up is handled in one round.
             while let Ok(update) = self.updates.try_recv() {
-                self.take_update(update, &mut dirty);
+                self.take_update(update, &mut dirty.touched);
             }
-            while let Some(Some(event)) = self.monitor.next().now_or_never() {
+            while let Some(event) = self.monitor.try_next() {
                 self.take_event(&event, &mut dirty);
             }
             self.ask_about_moves(&told).await;
             self.round(dirty).await;
+            if let Some(began) = resyncing {
+                self.resync.took(began);
+            }
         }
     }
 
-    fn take_update(&mut self, update: Update, dirty: &mut Dirty) {
+    fn take_update(&mut self, update: Update, touched: &mut Touched) {
         match update {
             Update::Snapshot(records) => {
-                self.records = Some(records);
+                match &mut self.records {
+                    Some(known) => known.replace(records, touched),
+                    None => {
+                        self.records = Some(records.into());
+                        touched.all = true;
+                    }
+                }
                 self.store_synced = status::now();
-                dirty.routes = true;
             }
             Update::Put(record) => {
-                self.records.get_or_insert_default().insert(record.subnet, record);
-                dirty.routes = true;
+                self.records.get_or_insert_default().put(record, touched);
             }
             Update::Delete(subnet) => {
-                self.records.get_or_insert_default().remove(&subnet);
-                dirty.routes = true;
+                self.records.get_or_insert_default().delete(subnet, touched);
             }
             Update::Health(health) => {
                 // What is wrong the store has told the log already.
@@ -247,12 +290,20 @@ impl Daemon {
                 dirty.links = true;
                 dirty.local |= ours(*index);
             }
-            Event::Neighbour(_) | Event::NeighbourGone(_) | Event::Fdb(_) | Event::FdbGone(_) => {
-                dirty.endpoints = true;
-            }
+            Event::Neighbour(neighbour) => self.take_neighbour(neighbour, false, dirty),
+            Event::NeighbourGone(neighbour) => self.take_neighbour(neighbour, true, dirty),
+            Event::Fdb(_) | Event::FdbGone(_) => dirty.endpoints = true,
             Event::Address { ifindex, .. } => dirty.local |= missing || ours(*ifindex),
-            Event::Route => dirty.next_hops = true,
-            Event::Overrun => *dirty = Dirty::ALL,
+            Event::Route(change) => self.take_route(change, dirty),
+            Event::Routing => {
+                dirty.next_hops = true;
+                // It may be a rule of ours that somebody took away.
+                self.reconciler.resync();
+            }
+            Event::Overrun => {
+                *dirty = Dirty::all();
+                self.reconciler.resync();
+            }
         }
     }
 
@@ -267,8 +318,8 @@ impl Daemon {
     }
 
     /// Brings everything that is dirty back in step.
-    async fn round(&mut self, dirty: Dirty) {
-        if dirty.local || dirty.links || dirty.routes {
+    async fn round(&mut self, mut dirty: Dirty) {
+        if dirty.local || dirty.links || !dirty.touched.is_empty() {
             self.netfilter.surroundings_changed();
         }
         if dirty.local || dirty.links {
@@ -289,16 +340,22 @@ impl Daemon {
         }
         if dirty.next_hops {
             self.underlay.forget();
-            // The route may be somebody's to a peer's subnet: what is not seen would be replaced.
-            self.reconciler.resync();
+            dirty.touched.all = true;
         }
-        if dirty.routes || dirty.local || dirty.next_hops {
-            let troubles = self.reconcile().await;
-            self.say(Aspect::Routes, troubles);
+        if dirty.path_mtus {
+            match self.follow_path_mtus() {
+                Ok(shifted) => dirty.touched.addresses.extend(shifted),
+                Err(_) => dirty.touched.all = true,
+            }
         }
-        if dirty.links || dirty.local || dirty.routes {
-            self.follow_tunnels(dirty.local || dirty.routes).await;
+        // What changed of this host has been forgotten, and is read again.
+        if !dirty.touched.is_empty() || self.reconciler.held().is_none() {
+            self.reconcile(&dirty.touched).await;
         }
+        if dirty.idle {
+            self.clear_idle().await;
+        }
+        self.follow_tunnels(dirty.links || dirty.local).await;
         self.follow_decap().await;
         self.write_status();
         self.tell_store().await;

@@ -158,7 +158,8 @@ impl Daemon {
     /// Of all peers, those with one prefix in common as one.
     fn peer_subnets(&self) -> Vec<Ipv4Net> {
         let own: BTreeSet<Ipv4Net> = self.local.bridges.iter().map(|bridge| bridge.address.trunc()).collect();
-        let subnets = self.records.iter().flat_map(BTreeMap::keys).filter_map(|subnet| match subnet {
+        let subnets = self.records.iter().flat_map(|records| records.by_subnet().keys());
+        let subnets = subnets.filter_map(|subnet| match subnet {
             IpNet::V4(subnet) => Some(*subnet),
             IpNet::V6(_) => None,
         });

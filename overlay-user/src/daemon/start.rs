@@ -13,7 +13,10 @@ use overlay_common::{Be16, Mac, Vni, map::Node};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use super::{Daemon, Dirty, announce, hooks, netfilter, notes::Source, ways::Ways};
+use super::{
+    Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, hooks, netfilter, notes::Source, pace::Pace,
+    phases::Phases, ways::Ways,
+};
 use crate::{
     config::{Config, StoreConfig},
     datapath::{Tools, attach, load::Programs, map::Maps, pin::Pins},
@@ -24,7 +27,10 @@ use crate::{
     local::{Local, overlaps},
     netlink::{Monitor, Netlink, netns},
     ports::Ports,
-    reconcile::{Reconciler, desired},
+    reconcile::{
+        Reconciler, desired,
+        records::{Records, Touched},
+    },
     state::{State, StateDir, derive_vtep_mac},
     status,
     store::{
@@ -46,6 +52,7 @@ struct Survey {
 }
 
 pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
+    let mut phases = Phases::begin();
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     kernel::refuse_too_old()?;
     let (netlink, monitor) = Netlink::connect()?;
@@ -62,7 +69,8 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     }
     let state_dir = StateDir::lock(&config.state_dir)?;
     let before = state_dir.read()?;
-    let surveyed = survey(&config, before.clone(), &netlink, adopting).await;
+    phases.over("host");
+    let surveyed = survey(&config, before.clone(), &netlink, adopting, &mut phases).await;
     let surveyed = surveyed.and_then(|survey| refuse_second_data_path(&pins, &survey.local).map(|()| survey));
     let survey = match surveyed {
         Ok(survey) => survey,
@@ -71,8 +79,8 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
             return Err(error);
         }
     };
-    match bring_up(config, survey, &state_dir, &pins, &netlink).await {
-        Ok(parts) => parts.into_daemon(state_dir, pins, netlink, monitor).await,
+    match bring_up(config, survey, &state_dir, &pins, &netlink, &mut phases).await {
+        Ok(parts) => parts.into_daemon(state_dir, pins, netlink, monitor, phases).await,
         Err(error) if adopting => Err(error),
         Err(error) => {
             if let Err(left) = undo(before.as_ref(), state_dir, &pins, &netlink).await {
@@ -139,12 +147,13 @@ async fn survey(
     old: Option<State>,
     netlink: &Netlink,
     adopting: bool,
+    phases: &mut Phases,
 ) -> anyhow::Result<Survey> {
     if let Some(old) = &old {
         old.refuse_other_pins(&config.pin_dir)?;
     }
     let store = open_store(config, old.as_ref())?;
-    let heard = async { Ok::<_, StoreError>((store.network().await?, store.list().await?)) }.await;
+    let heard = ask(store.as_ref(), phases).await;
     let (network, records, health) = match heard {
         Ok((network, records)) => (network, Some(records), Health::Ok),
         // A data path is there and forwards: going on with it beats not starting.
@@ -174,6 +183,18 @@ async fn survey(
     }
     state.node_name.clone_from(&config.node_name);
     Ok(Survey { local, store, network, records, health, state })
+}
+
+/// Asks the store for the network's configuration and all subnets.
+async fn ask(
+    store: &dyn Store,
+    phases: &mut Phases,
+) -> Result<(Option<NetworkConfig>, BTreeMap<IpNet, PeerSubnet>), StoreError> {
+    let network = store.network().await?;
+    phases.over("network");
+    let records = store.list().await?;
+    phases.over("subnets");
+    Ok((network, records))
 }
 
 /// The store's VNI and port win over the flags'; who set another one by flag should hear of it.
@@ -219,12 +240,15 @@ async fn bring_up(
     state_dir: &StateDir,
     pins: &Pins,
     netlink: &Netlink,
+    phases: &mut Phases,
 ) -> anyhow::Result<Parts> {
     pins.prepare()?;
     remember(&config, &mut survey);
     state_dir.write(&survey.state)?;
     let local = &survey.local;
+    phases.over("survey");
     let mut programs = Programs::load(pins)?;
+    phases.over("programs");
     let mut maps = Maps::open(pins)?;
     maps.put_node(Node { vtep_mac: local.vtep_mac, port: Be16::new(local.port), vni: local.vni.key() })?;
     survey.state.note_sysctls(stop_redirects(local)?);
@@ -241,12 +265,14 @@ async fn bring_up(
     let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
     let decapsulated = decap.sync(config.decap, &local.uplinks, tools).await;
     decapsulated.map_err(|troubles| anyhow!(Vec::from_iter(troubles).join("; ")))?;
+    phases.over("attach");
     match survey.store.claim(&announce::announcements(local)).await {
         Ok(()) => {}
         // Announcing goes on trying.
         Err(StoreError::Unreachable(reason)) => survey.health = Health::Degraded { reason },
         Err(error) => return Err(error.into()),
     }
+    phases.over("claim");
     Ok(Parts { config, survey, programs, maps, ports, tunnel_devices, decap })
 }
 
@@ -277,6 +303,7 @@ impl Parts {
         pins: Pins,
         netlink: Netlink,
         monitor: Monitor,
+        phases: Phases,
     ) -> anyhow::Result<Daemon> {
         let Self { config, survey, programs, maps, ports, tunnel_devices, decap } = self;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
@@ -301,7 +328,8 @@ impl Parts {
             monitor,
             announcer,
             updates,
-            records: survey.records,
+            records: survey.records.map(Records::from),
+            waiting: Touched::default(),
             untold: None,
             underlay,
             path_mtus: BTreeMap::new(),
@@ -309,6 +337,10 @@ impl Parts {
             tunnel_devices,
             decap,
             reconciler: Reconciler::default(),
+            phases,
+            whole: Pace::new(RETRY_SHARE),
+            resync: Pace::new(RESYNC_SHARE),
+            tunnels_told: None,
             health: survey.health,
             store_synced: if heard { status::now() } else { 0 },
             started: status::now(),
@@ -338,12 +370,20 @@ impl Daemon {
         if let Health::Degraded { reason } = &self.health {
             warn!("{reason}: the routes of the last run stay in force");
         }
-        self.round(Dirty { links: true, endpoints: true, routes: true, local: true, ..Dirty::default() })
-            .await;
+        self.round(Dirty {
+            links: true,
+            endpoints: true,
+            touched: Touched::all(),
+            local: true,
+            ..Dirty::default()
+        })
+        .await;
         self.first_look().await;
         self.watch_hooks().await;
         self.announce().await;
         self.announcer.watch();
+        self.phases.over("rest");
+        self.phases.tell();
         info!(
             node = %self.config.node_name,
             uplinks = %self.local.uplink_names(),

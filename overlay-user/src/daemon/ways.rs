@@ -1,9 +1,13 @@
 //! The ways through the underlay to each peer: what the kernel's routes offer, and what is made of it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
+    ops::Bound,
 };
+
+use futures::{StreamExt, stream};
+use ipnet::IpNet;
 
 use overlay_common::map::{Hop, MAX_HOPS};
 use tracing::info;
@@ -15,27 +19,83 @@ use crate::{
     netlink::{Netlink, NextHop},
 };
 
+/// Questions that are put to the kernel before the first is answered.
+const AT_ONCE: usize = 64;
+
+/// How many addresses are asked for again at each resync.
+const DOUBTED: usize = 256;
+
+/// The slots to an address: of most peers all of them are one way.
+#[derive(Debug)]
+enum Held {
+    One(Hop),
+    Many(Box<Slots>),
+}
+
+impl From<Slots> for Held {
+    fn from(slots: Slots) -> Self {
+        let [first, others @ ..] = slots;
+        if others.iter().all(|hop| *hop == first) { Self::One(first) } else { Self::Many(Box::new(slots)) }
+    }
+}
+
+impl Held {
+    fn slots(&self) -> Slots {
+        match self {
+            Self::One(hop) => [*hop; MAX_HOPS],
+            Self::Many(slots) => **slots,
+        }
+    }
+}
+
 /// The slots to each peer's address.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     /// Those in force. They stay so while the kernel has no route, as between an uplink's going down and its
     /// routes' coming back: what was right before is more likely to be so again than that the peer has moved next door.
-    slots: HashMap<IpAddr, Slots>,
+    slots: HashMap<IpAddr, Held>,
     /// Addresses to which the kernel was asked the way since a route or a link changed.
-    asked: HashSet<IpAddr>,
+    asked: BTreeSet<IpAddr>,
+    /// Up to this one they were asked for again last.
+    doubted: Option<IpAddr>,
 }
 
 impl Ways {
     /// Begins with what the tunnels say, so that a start moves no flow.
     pub(super) fn adopt(maps: &Maps) -> Result<Self, DatapathError> {
-        let tunnels = maps.tunnels()?.into_iter();
-        let slots = tunnels.map(|(_, tunnel)| (tunnel.remote.into(), tunnel.hops)).collect();
-        Ok(Self { slots, asked: HashSet::new() })
+        let mut slots = HashMap::new();
+        maps.each_tunnel(|_, tunnel| drop(slots.insert(tunnel.remote.into(), tunnel.hops.into())))?;
+        Ok(Self { slots, ..Self::default() })
     }
 
     /// Routes may be others: all are asked for again.
     pub(super) fn forget(&mut self) {
         self.asked.clear();
+    }
+
+    /// Routes to what lies in a prefix may be others: that is asked for again.
+    pub(super) fn forget_in(&mut self, prefix: IpNet) {
+        self.asked.retain(|ip| !prefix.contains(ip));
+    }
+
+    /// Forgets what the kernel said of a few of them, others each time: so that in the long run nothing is believed that
+    /// the kernel changed without a word.
+    pub(super) fn forget_some(&mut self) {
+        let some: Vec<IpAddr> = match self.doubted {
+            Some(after) => {
+                self.asked.range((Bound::Excluded(after), Bound::Unbounded)).take(DOUBTED).copied().collect()
+            }
+            None => self.asked.iter().take(DOUBTED).copied().collect(),
+        };
+        // Those at the end were fewer: the next time begins at the front.
+        self.doubted = some.last().copied().filter(|_| some.len() == DOUBTED);
+        self.asked.retain(|ip| some.binary_search(ip).is_err());
+    }
+
+    /// Forgets all addresses but those of peers.
+    pub(super) fn keep(&mut self, is_peer: impl Fn(IpAddr) -> bool) {
+        self.asked.retain(|ip| is_peer(*ip));
+        self.slots.retain(|ip, _| is_peer(*ip));
     }
 
     /// How many addresses the host has a route to.
@@ -45,24 +105,31 @@ impl Ways {
 
     /// The ways to an address.
     pub(super) fn to(&self, peer: IpAddr, local: &Local) -> Slots {
-        self.slots.get(&peer).copied().unwrap_or_else(|| on_link(peer, None, local))
+        self.slots.get(&peer).map(Held::slots).unwrap_or_else(|| on_link(peer, None, local))
     }
 
-    /// Asks the kernel for the ways to each of these, as far as they are not known. Returns what is wrong with some,
-    /// one line each; these are asked for again each time.
+    /// Asks the kernel for the ways to each of these, as far as they are not known, and forgets those of `addresses`
+    /// that are peers no more. Returns what is wrong with some, one line each; these are asked for again each time.
     pub(super) async fn find(
         &mut self,
         peers: &BTreeSet<IpAddr>,
+        addresses: &BTreeSet<IpAddr>,
         local: &Local,
         netlink: &Netlink,
     ) -> BTreeSet<String> {
-        self.asked.retain(|ip| peers.contains(ip));
-        self.slots.retain(|ip, _| peers.contains(ip));
+        for ip in addresses.difference(peers) {
+            self.asked.remove(ip);
+            self.slots.remove(ip);
+        }
         let mut troubles = BTreeSet::new();
-        for peer in peers.iter().copied().filter(|ip| !self.asked.contains(ip)).collect::<Vec<_>>() {
-            let found = netlink.next_hops(peer).await.map_err(|error| error.to_string());
+        let unknown: Vec<IpAddr> = peers.iter().copied().filter(|ip| !self.asked.contains(ip)).collect();
+        let answers = stream::iter(unknown)
+            .map(async |peer| (peer, netlink.next_hops(peer).await.map_err(|error| error.to_string())))
+            .buffered(AT_ONCE);
+        let mut answers = std::pin::pin!(answers);
+        while let Some((peer, found)) = answers.next().await {
             match found.and_then(|found| judge(peer, &found, local)) {
-                Ok(ways) => match hops::fill(&ways, self.slots.get(&peer)) {
+                Ok(ways) => match hops::fill(&ways, self.slots.get(&peer).map(Held::slots).as_ref()) {
                     Some(slots) => {
                         self.take(peer, slots, local);
                         self.asked.insert(peer);
@@ -82,7 +149,7 @@ impl Ways {
     /// Without a route through an uplink: what was in force, as far as that leads through one, and through one that is up
     /// if there is any; else the first uplink.
     async fn make_do(&mut self, peer: IpAddr, local: &Local, netlink: &Netlink) {
-        let before = self.slots.get(&peer).copied();
+        let before = self.slots.get(&peer).map(Held::slots);
         let through = |is_fit: fn(&Uplink) -> bool| {
             let hops = before.iter().flatten().filter(|hop| local.uplink(hop.uplink).is_some_and(is_fit));
             let ways: Vec<Way> = hops.map(|hop| Way { hop: *hop, weight: 1 }).collect();
@@ -95,12 +162,12 @@ impl Ways {
         let first = local.first_uplink().map(|uplink| uplink.index);
         let through = netlink.next_hop(peer, first).await.ok();
         let gateway = through.filter(|hop| Some(hop.ifindex) == first).and_then(|hop| hop.gateway);
-        self.slots.insert(peer, on_link(peer, gateway, local));
+        self.slots.insert(peer, on_link(peer, gateway, local).into());
     }
 
     fn take(&mut self, peer: IpAddr, slots: Slots, local: &Local) {
-        let before = self.slots.insert(peer, slots);
-        if before.is_some_and(|before| before != slots) {
+        let before = self.slots.insert(peer, slots.into());
+        if before.is_some_and(|before| before.slots() != slots) {
             info!("peer {peer} is reached {} now", describe(peer, &slots, local));
         }
     }

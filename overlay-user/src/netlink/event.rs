@@ -5,9 +5,10 @@ use std::{collections::HashMap, net::IpAddr};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
+    route::{RouteAttribute, RouteMessage},
 };
 
-use super::{FdbEntry, Link, Neighbour, address::own_address};
+use super::{FdbEntry, Link, Neighbour, OverlayRoute, RouteEntry, address::own_address};
 
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +40,41 @@ pub enum Event {
         /// The address.
         ip: IpAddr,
     },
-    /// Some route, rule or nexthop object changed.
-    Route,
+    /// A route changed.
+    Route(RouteChange),
+    /// A rule or a nexthop object changed, and with it any number of routes' meaning.
+    Routing,
     /// Events were lost: dump everything again.
     Overrun,
+}
+
+/// A route that appeared, changed or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteChange {
+    /// What it is now, or was.
+    pub entry: RouteEntry,
+    /// The table that it is in.
+    pub table: u32,
+    /// As one of the overlay's; none for what leads through no link.
+    pub route: Option<OverlayRoute>,
+    /// It went.
+    pub gone: bool,
+}
+
+impl RouteChange {
+    /// None for what cannot be told apart.
+    fn of(message: &RouteMessage, gone: bool) -> Option<Self> {
+        let table = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+        Some(Self {
+            entry: RouteEntry::from_message(message)?,
+            table: table.unwrap_or(message.header.table.into()),
+            route: OverlayRoute::from_message(message),
+            gone,
+        })
+    }
 }
 
 /// Turns notifications into events.
@@ -68,10 +100,13 @@ impl Translator {
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
                 own_address(&address).map(|ip| Event::Address { ifindex: address.header.index, ip })
             }
-            RouteNetlinkMessage::NewRoute(_)
-            | RouteNetlinkMessage::DelRoute(_)
-            | RouteNetlinkMessage::NewRule(_)
-            | RouteNetlinkMessage::DelRule(_) => Some(Event::Route),
+            RouteNetlinkMessage::NewRoute(route) => {
+                Some(RouteChange::of(&route, false).map_or(Event::Routing, Event::Route))
+            }
+            RouteNetlinkMessage::DelRoute(route) => {
+                Some(RouteChange::of(&route, true).map_or(Event::Routing, Event::Route))
+            }
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Routing),
             _ => None,
         }
     }

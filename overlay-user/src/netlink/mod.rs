@@ -7,6 +7,7 @@
 mod address;
 mod clsact;
 mod driver;
+mod dump;
 mod error;
 mod event;
 mod family;
@@ -31,7 +32,7 @@ pub use self::{
     clsact::{ClsactFilter, Filters},
     driver::driver,
     error::NetlinkError,
-    event::Event,
+    event::{Event, RouteChange},
     family::Family,
     fdb::{FdbEntry, FdbKind},
     filter::{Filter, Filtered, Hook},
@@ -45,7 +46,7 @@ pub use self::{
     xdp::{XdpMode, XdpProgram},
 };
 use self::{
-    error::Cause, filter::TrafficMessage, nexthop_object::NexthopMessage, request::Requests,
+    dump::Dumps, error::Cause, filter::TrafficMessage, nexthop_object::NexthopMessage, request::Requests,
     vni_filter::TunnelMessage,
 };
 
@@ -56,6 +57,7 @@ pub struct Netlink {
     tunnel_requests: Requests<TunnelMessage>,
     traffic_requests: Requests<TrafficMessage>,
     object_requests: Requests<NexthopMessage>,
+    dumps: Dumps,
 }
 
 impl Netlink {
@@ -70,7 +72,8 @@ impl Netlink {
         let tunnel_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
         let traffic_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
         let object_requests = Requests::open().map_err(|error| open(Cause::from(error)))?;
-        Ok((Self { requests, tunnel_requests, traffic_requests, object_requests }, monitor))
+        let dumps = Dumps::open().map_err(|error| open(Cause::from(error)))?;
+        Ok((Self { requests, tunnel_requests, traffic_requests, object_requests, dumps }, monitor))
     }
 
     /// Dumps a table and keeps what `select` makes of its entries.
@@ -79,7 +82,7 @@ impl Netlink {
         request: RouteNetlinkMessage,
         select: impl Fn(&RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, Cause> {
-        Ok(self.requests.dump(request).await?.iter().filter_map(select).collect())
+        self.dumps.dump(request, select)
     }
 
     /// An interface as an error message names it. Asked only once something has failed.

@@ -66,11 +66,43 @@ impl Monitor {
         }
     }
 
+    /// The next change, if the kernel has told of one: whatever was changed by requests that are answered, it has.
+    /// (A future that is polled once may not know yet that the socket can be read.)
+    pub fn try_next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Some(event);
+            }
+            match self.socket.socket_ref().recv_from_full() {
+                Ok((datagram, sender)) if sender.port_number() == 0 => self.receive(&datagram),
+                Ok(_) => {}
+                Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                    Errno::ENOBUFS => self.overrun(),
+                    Errno::EINTR => {}
+                    // What it is, whoever waits for the next one is told.
+                    _ => return None,
+                },
+            }
+        }
+    }
+
+    /// Takes in what the kernel has told so far, without what `is_known`: so that many changes of our own do not fill
+    /// the socket.
+    pub fn absorb(&mut self, is_known: impl Fn(&Event) -> bool) {
+        let mut events = VecDeque::new();
+        while let Some(event) = self.try_next() {
+            if !is_known(&event) {
+                events.push_back(event);
+            }
+        }
+        self.pending = events;
+    }
+
     fn receive(&mut self, datagram: &[u8]) {
         let messages = messages(datagram);
         self.pending.extend(messages.into_iter().filter_map(|message| match message {
             Notification::Route(message) => self.translator.translate(message),
-            Notification::NexthopObject => Some(Event::Route),
+            Notification::NexthopObject => Some(Event::Routing),
         }));
     }
 

@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 use super::error::Cause;
 
 /// The kernel answers in microseconds; a request whose answer was lost must not hang its caller.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// A dump during which the table changed may have missed entries; it is made again, this often.
-const DUMP_ATTEMPTS: usize = 10;
+pub(super) const DUMP_ATTEMPTS: usize = 10;
 
 /// What a request socket speaks.
 pub(super) trait Message:

@@ -157,7 +157,7 @@ impl Netlink {
 }
 
 impl OverlayRoute {
-    fn from_message(message: &RouteMessage) -> Option<Self> {
+    pub(super) fn from_message(message: &RouteMessage) -> Option<Self> {
         let entry = RouteEntry::from_message(message)?;
         let none = Family::from(entry.prefix).unspecified();
         let mut route = Self {
@@ -183,7 +183,7 @@ impl OverlayRoute {
 }
 
 impl RouteEntry {
-    fn from_message(message: &RouteMessage) -> Option<Self> {
+    pub(super) fn from_message(message: &RouteMessage) -> Option<Self> {
         let mut network = Family::of_message(message.header.address_family)?.unspecified();
         let mut ifindex = None;
         for attribute in &message.attributes {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use overlay_common::map::{Peer, PeerKey, Route, Tunnel};
 
+use super::held::Held;
 use crate::{
     datapath::map::RouteKey,
     netlink::{OverlayRoute, OverlayRule},
@@ -50,4 +51,19 @@ pub enum Change {
     DeleteListenPort(u16),
     /// Free a tunnel id.
     ClearTunnel(u32),
+}
+
+impl Change {
+    /// True for what packets between containers need: new entries of maps, and before them the kernel routes whose MTU
+    /// falls.
+    pub fn is_for_maps(&self, held: &Held) -> bool {
+        match self {
+            Self::PutPeer { .. } | Self::PutListenPort(_) | Self::PutTunnel(..) | Self::PutRoute(..) => true,
+            Self::PutKernelRoute(route) => {
+                let before = held.observed().kernel_routes.get(&(route.table, route.prefix));
+                before.is_some_and(|before| route.mtu < before.mtu)
+            }
+            _ => false,
+        }
+    }
 }

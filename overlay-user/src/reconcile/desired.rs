@@ -106,12 +106,16 @@ pub fn fold(
 }
 
 /// The addresses at which the peers are reached that the store's records name.
-pub fn peers(local: &Local, records: &BTreeMap<IpNet, PeerSubnet>) -> BTreeSet<IpAddr> {
-    let usable = |record| match judge::judge(local, record) {
+pub fn peers<'a>(local: &Local, records: impl IntoIterator<Item = &'a PeerSubnet>) -> BTreeSet<IpAddr> {
+    records.into_iter().filter_map(|record| peer(local, record)).collect()
+}
+
+/// The address at which the peer of a record is reached; `None` for one that is not served.
+pub fn peer(local: &Local, record: &PeerSubnet) -> Option<IpAddr> {
+    match judge::judge(local, record) {
         Judgement::Usable(outer) => Some(outer.remote()),
         _ => None,
-    };
-    records.values().filter_map(usable).collect()
+    }
 }
 
 /// The MTU of a subnet, of which `most` fits the uplinks and `mtu` what routers on the way told besides. IPv6 has a
@@ -164,7 +168,8 @@ fn kernel_routes(local: &Local, prefix: IpNet, mtu: u32) -> impl Iterator<Item =
     })
 }
 
-fn rules(local: &Local) -> BTreeSet<OverlayRule> {
+/// The rules that lead the packets of each further bridge to its table.
+pub fn rules(local: &Local) -> BTreeSet<OverlayRule> {
     let of = |family| {
         speaking(local, family).skip(1).map(move |(bridge, _)| {
             let (iif, table) = (bridge.name.clone(), table::of_bridge(bridge.index));

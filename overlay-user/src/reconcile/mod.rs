@@ -3,12 +3,18 @@
 //! [`desired`] folds the store's records into what should be, [`observe`] reads what is, [`plan`] is the
 //! pure difference of both, [`apply`] carries it out. Every step is safe on its own, in order: peers and
 //! tunnels before the routes that use them, deletions last.
+//!
+//! What is, is kept up to date in [`held`], so that a change of the store needs to look at no more than the hosts it
+//! touches ([`part`]). The whole is all parts, one after the other.
 
 pub mod apply;
 pub mod change;
 pub mod desired;
+pub mod held;
 pub mod observe;
+pub mod part;
 pub mod plan;
+pub mod records;
 pub mod table;
 
 use std::{
@@ -18,75 +24,187 @@ use std::{
 
 use tracing::debug;
 
-use self::{desired::Desired, observe::Observed};
+use self::{
+    apply::ApplyError,
+    change::{Change, OverlayNeighbour},
+    desired::Desired,
+    held::Held,
+    part::Part,
+};
 use crate::{
     datapath::{DatapathError, map::Maps},
-    netlink::Netlink,
+    netlink::{Netlink, OverlayRule},
 };
 
 /// How long a tunnel stays in its map after the last route to it is gone: far longer than any program run
 /// that may still be copying it.
 const TUNNEL_GRACE: Duration = Duration::from_secs(2);
 
+/// How far a part is brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// What packets between containers need is there. The kernel's tables, and what is to go, wait.
+    Maps,
+    /// All of it.
+    All,
+}
+
 /// Brings the kernel to the desired state, again and again.
 #[derive(Default)]
 pub struct Reconciler {
-    /// What the kernel held after the last round; `None` before the first and after a failure.
-    observed: Option<Observed>,
-    /// Tunnels that no route uses, and since when.
-    unreferenced: BTreeMap<u32, Instant>,
+    /// What the kernel holds; `None` before it was read the first time, and after a failure.
+    held: Option<Held>,
+    /// Tunnels that were idle when that was last forgotten, and since when.
+    idle: BTreeMap<u32, Instant>,
 }
 
 impl Reconciler {
-    /// Forgets what was observed, so that the next round reads the kernel again and repairs any drift.
+    /// Forgets what was observed, so that the kernel is read again and any drift repaired.
     pub fn resync(&mut self) {
-        self.observed = None;
+        if let Some(held) = self.held.take() {
+            self.idle = held.into_idle();
+        }
     }
 
-    /// True while tunnels wait for their grace period: another round is due.
-    pub fn has_leftovers(&self) -> bool {
-        !self.unreferenced.is_empty()
+    /// What the kernel holds, as far as that is known.
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
     }
 
-    /// One round. Returns what could not be done and will be tried again: kernel routes, which must not
-    /// keep packets between containers waiting.
+    /// Notes that somebody else has a route in the main table.
+    pub fn note_foreign(&mut self, prefix: ipnet::IpNet) {
+        if let Some(held) = &mut self.held {
+            held.put_foreign(prefix);
+        }
+    }
+
+    /// What the kernel holds, read where it is not known.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where a map cannot be read.
+    pub async fn observe(
+        &mut self,
+        bridges: &[u32],
+        maps: &Maps,
+        netlink: &Netlink,
+    ) -> Result<&Held, DatapathError> {
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => Held::new(observe::read(maps, netlink, bridges).await?, &self.idle),
+        };
+        Ok(self.held.insert(held))
+    }
+
+    /// Brings a part to what is desired of it. Returns what could not be done and is to be tried again: kernel routes,
+    /// which must not keep packets between containers waiting.
     ///
     /// # Errors
     /// [`DatapathError`] where a map refused; what was applied until then is safe to keep.
-    pub async fn round(
+    pub async fn bring(
         &mut self,
-        desired: &Desired,
-        bridges: &[u32],
+        part: &Part,
+        desired: Desired,
+        stage: Stage,
         maps: &mut Maps,
         netlink: &Netlink,
     ) -> Result<Vec<String>, DatapathError> {
-        let mut observed = match self.observed.take() {
-            Some(observed) => observed,
-            None => observe::read(maps, netlink, bridges).await?,
-        };
-        let now = Instant::now();
-        let clearable: BTreeSet<u32> = self
-            .unreferenced
-            .iter()
-            .filter(|(_, since)| now.duration_since(**since) >= TUNNEL_GRACE)
-            .map(|(id, _)| *id)
-            .collect();
-        let plan = plan::plan(desired, &observed, &clearable);
+        let Some(held) = &self.held else { return Ok(Vec::new()) };
+        let mut plan = plan_part(part, desired, held);
+        if stage == Stage::Maps {
+            plan.changes.retain(|change| change.is_for_maps(held));
+        }
+        let mut failures = self.apply(&plan.changes, maps, netlink).await?;
+        failures.extend(plan.refusals);
+        Ok(failures)
+    }
+
+    /// Takes away rules that are not wanted: before the routes of their tables.
+    ///
+    /// # Errors
+    /// As [`Self::bring`].
+    pub async fn drop_rules(
+        &mut self,
+        wanted: &BTreeSet<OverlayRule>,
+        maps: &mut Maps,
+        netlink: &Netlink,
+    ) -> Result<Vec<String>, DatapathError> {
+        let Some(held) = &self.held else { return Ok(Vec::new()) };
+        let gone = held.observed().rules.difference(wanted);
+        let changes: Vec<Change> = gone.map(|rule| Change::DeleteRule(rule.clone())).collect();
+        self.apply(&changes, maps, netlink).await
+    }
+
+    /// Makes the rules that are wanted, after the routes of their tables, and takes away neighbours to which no route
+    /// leads.
+    ///
+    /// # Errors
+    /// As [`Self::bring`].
+    pub async fn finish(
+        &mut self,
+        wanted: &BTreeSet<OverlayRule>,
+        maps: &mut Maps,
+        netlink: &Netlink,
+    ) -> Result<Vec<String>, DatapathError> {
+        let Some(held) = &self.held else { return Ok(Vec::new()) };
+        let observed = held.observed();
+        let missing = wanted.difference(&observed.rules).map(|rule| Change::PutRule(rule.clone()));
+        let gateways: BTreeSet<OverlayNeighbour> =
+            observed.kernel_routes.values().map(|route| (route.ifindex, route.gateway)).collect();
+        let lost = observed.neighbours.difference(&gateways).map(|lost| Change::DeleteNeighbour(*lost));
+        let changes: Vec<Change> = missing.chain(lost).collect();
+        self.apply(&changes, maps, netlink).await
+    }
+
+    /// True while tunnels wait for their grace period: they are to be cleared later.
+    pub fn has_leftovers(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::has_idle)
+    }
+
+    /// Clears the tunnels that have been idle for long enough.
+    ///
+    /// # Errors
+    /// As [`Self::bring`].
+    pub async fn clear(&mut self, maps: &mut Maps, netlink: &Netlink) -> Result<(), DatapathError> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let over = held.idle_for(TUNNEL_GRACE);
+        let changes: Vec<Change> = over.into_iter().map(Change::ClearTunnel).collect();
+        self.apply(&changes, maps, netlink).await.map(drop)
+    }
+
+    /// Carries changes out, and notes each that is done.
+    async fn apply(
+        &mut self,
+        changes: &[Change],
+        maps: &mut Maps,
+        netlink: &Netlink,
+    ) -> Result<Vec<String>, DatapathError> {
         let mut failures = Vec::new();
-        for change in &plan.changes {
-            debug!(?change, "applying");
-            match apply::apply(change, maps, netlink).await {
-                Ok(()) => observed.record(change),
-                Err(apply::ApplyError::KernelRoute(error)) => failures.push(error.to_string()),
-                Err(apply::ApplyError::Datapath(error)) => return Err(error),
+        // Of one kind at a time: each kind needs those before it to be done.
+        for kind in changes.chunk_by(|one, next| std::mem::discriminant(one) == std::mem::discriminant(next))
+        {
+            let results = apply::apply(kind, maps, netlink).await;
+            for (change, result) in kind.iter().zip(results) {
+                debug!(?change, "applied");
+                match result {
+                    Ok(()) => self.held.iter_mut().for_each(|held| held.record(change)),
+                    Err(ApplyError::KernelRoute(error)) => failures.push(error.to_string()),
+                    Err(ApplyError::Datapath(error)) => {
+                        self.resync();
+                        return Err(error);
+                    }
+                }
             }
         }
-        self.unreferenced.retain(|id, _| plan.unreferenced.contains(id));
-        for id in plan.unreferenced {
-            self.unreferenced.entry(id).or_insert(now);
-        }
-        failures.extend(plan.refusals);
-        self.observed = Some(observed);
         Ok(failures)
     }
 }
+
+/// Plans a part. Tunnels are not cleared here: they are idle first.
+fn plan_part(part: &Part, desired: Desired, held: &Held) -> plan::Plan {
+    let view = part.of(held, &desired);
+    let desired = Desired { rules: view.rules.clone(), ..desired };
+    plan::within(&desired, &view, held.used().clone(), &BTreeSet::new())
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ pub struct Observed {
     /// `ROUTES_V4`.
     pub routes: BTreeMap<RouteKey, Route>,
     /// `TUNNELS` in use.
-    pub tunnels: BTreeMap<u32, Tunnel>,
+    pub tunnels: BTreeMap<u32, Box<Tunnel>>,
     /// `PEERS`.
     pub peers: BTreeMap<PeerKey, Peer>,
     /// `LISTEN_PORTS`.
@@ -53,11 +53,11 @@ pub struct Observed {
 pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Observed, DatapathError> {
     let mut observed = Observed {
         routes: maps.routes()?.into_iter().collect(),
-        tunnels: maps.tunnels()?.into_iter().collect(),
         peers: maps.peers()?.into_iter().collect(),
         listen_ports: maps.listen_ports()?.into_iter().map(|(port, _)| port).collect(),
         ..Observed::default()
     };
+    maps.each_tunnel(|id, tunnel| drop(observed.tunnels.insert(id, Box::new(tunnel))))?;
     let routes = netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default();
     let ours = routes.into_iter().filter(|route| table::is_ours(route.table));
     observed.kernel_routes = ours.map(|route| ((route.table, route.prefix), route)).collect();
@@ -86,7 +86,7 @@ impl Observed {
         match change {
             Change::PutPeer { key, peer, .. } => drop(self.peers.insert(*key, *peer)),
             Change::PutListenPort(port) => drop(self.listen_ports.insert(*port)),
-            Change::PutTunnel(id, tunnel) => drop(self.tunnels.insert(*id, **tunnel)),
+            Change::PutTunnel(id, tunnel) => drop(self.tunnels.insert(*id, tunnel.clone())),
             Change::PutRoute(key, route) => drop(self.routes.insert(*key, *route)),
             Change::PutNeighbour(neighbour) => drop(self.neighbours.insert(*neighbour)),
             Change::PutKernelRoute(route) => {

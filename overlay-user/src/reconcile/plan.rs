@@ -1,6 +1,8 @@
 //! The pure difference between what should be and what is, as an ordered list of changes.
 
 mod hosts;
+mod ids;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +15,8 @@ use overlay_common::{
     vni::VniKey,
 };
 
+pub use self::ids::IdSet;
+use self::{ids::Ids, tunnels::Tunnels};
 use super::{
     change::{Change, OverlayNeighbour},
     desired::{Desired, KernelRouteKey, RemoteSubnet},
@@ -35,42 +39,42 @@ pub struct Plan {
     pub refusals: Vec<String>,
 }
 
+/// The ids that are in use, whether or not what they stand for is in view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Of peers.
+    pub peers: IdSet,
+    /// Of tunnels.
+    pub tunnels: IdSet,
+}
+
+impl Used {
+    /// Those that are in use where all there is is in view.
+    pub fn of(observed: &Observed) -> Self {
+        Self {
+            peers: observed.peers.values().map(|peer| peer.id).collect(),
+            tunnels: observed.tunnels.keys().copied().collect(),
+        }
+    }
+}
+
 /// Plans the way from `observed` to `desired`. Only the tunnels in `clearable` may be cleared: the others
 /// may still be read by a program.
 pub fn plan(desired: &Desired, observed: &Observed, clearable: &BTreeSet<u32>) -> Plan {
+    within(desired, observed, Used::of(observed), clearable)
+}
+
+/// As [`plan`], of a part of what there is that shares neither hosts nor subnets with the rest.
+pub fn within(desired: &Desired, observed: &Observed, used: Used, clearable: &BTreeSet<u32>) -> Plan {
     let mut planner = Planner { observed, plan: Plan::default() };
-    let ids = planner.peers(desired);
+    let ids = planner.peers(desired, Ids::new(used.peers, MAX_PEERS));
     planner.listen_ports(desired);
     planner.smaller_kernel_mtus(desired);
-    let routes = planner.routes(desired, &ids);
+    let routes = planner.routes(desired, &ids, Ids::new(used.tunnels, MAX_TUNNELS));
     planner.kernel_routes(desired);
     planner.deletions(desired, &routes, &ids);
     planner.tunnels_left_over(&routes, clearable);
     planner.plan
-}
-
-/// Hands out the lowest ids that are not in use.
-struct Ids {
-    used: BTreeSet<u32>,
-    next: u32,
-    limit: u32,
-}
-
-impl Ids {
-    fn new(used: BTreeSet<u32>, limit: usize) -> Self {
-        // Id 0 is never used, so that a zeroed entry points nowhere.
-        Self { used, next: 1, limit: limit as u32 }
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        while self.used.contains(&self.next) {
-            self.next += 1;
-        }
-        (self.next < self.limit).then(|| {
-            self.next += 1;
-            self.next - 1
-        })
-    }
 }
 
 struct Planner<'a> {
@@ -92,8 +96,7 @@ impl PeerIds {
 
 impl Planner<'_> {
     /// One id for each host, whatever its addresses and whichever of them its records name.
-    fn peers(&mut self, desired: &Desired) -> PeerIds {
-        let mut ids = Ids::new(self.observed.peers.values().map(|peer| peer.id).collect(), MAX_PEERS);
+    fn peers(&mut self, desired: &Desired, mut ids: Ids) -> PeerIds {
         let mut found = PeerIds { by_ip: BTreeMap::new(), keys: BTreeSet::new() };
         let held = |ip: &IpAddr| {
             let host = PeerKey { vni: VniKey::NONE, ip: MapIp::from(*ip) };
@@ -161,44 +164,30 @@ impl Planner<'_> {
     }
 
     /// Plans tunnels and routes; returns the routes that there will be.
-    fn routes(&mut self, desired: &Desired, peers: &PeerIds) -> BTreeMap<RouteKey, Route> {
-        let mut ids = Ids::new(self.observed.tunnels.keys().copied().collect(), MAX_TUNNELS);
-        let mut tunnels: BTreeMap<Vec<u8>, u32> = self
-            .observed
-            .tunnels
-            .iter()
-            .map(|(id, tunnel)| (bytemuck::bytes_of(tunnel).to_vec(), *id))
-            .collect();
+    fn routes(&mut self, desired: &Desired, peers: &PeerIds, ids: Ids) -> BTreeMap<RouteKey, Route> {
+        let mut tunnels = Tunnels::new(&self.observed.tunnels, ids);
         let mut routes = BTreeMap::new();
         let mut puts = Vec::new();
         for (prefix, remote) in &desired.subnets {
             let Some(peer) = peers.get(remote.host) else { continue };
             let key = RouteKey::new(desired.vni, *prefix);
+            let held = self.observed.routes.get(&key);
             let tunnel = Tunnel { peer, ..remote.tunnel };
-            let bytes = bytemuck::bytes_of(&tunnel).to_vec();
-            let id = match tunnels.get(&bytes) {
-                Some(id) => *id,
-                None => {
-                    let Some(id) = ids.take() else {
-                        let line =
-                            format!("subnet {prefix} cannot be reached: {MAX_TUNNELS} tunnels are supported");
-                        self.plan.refusals.push(line);
-                        // Ids are free again soon: as it was reached before is better than not at all.
-                        let held = self.observed.routes.get(&key).filter(|held| held.peer == peer);
-                        routes.extend(held.map(|held| (key, *held)));
-                        continue;
-                    };
-                    self.plan.changes.push(Change::PutTunnel(id, Box::new(tunnel)));
-                    tunnels.insert(bytes, id);
-                    id
-                }
+            let Some(id) = tunnels.id(tunnel, held.map(|held| held.tunnel)) else {
+                let line = format!("subnet {prefix} cannot be reached: {MAX_TUNNELS} tunnels are supported");
+                self.plan.refusals.push(line);
+                // Ids are free again soon: as it was reached before is better than not at all.
+                let held = held.filter(|held| held.peer == peer);
+                routes.extend(held.map(|held| (key, *held)));
+                continue;
             };
             let route = Route { tunnel: id, peer, source: remote.source as u32 };
-            if self.observed.routes.get(&key) != Some(&route) {
+            if held != Some(&route) {
                 puts.push(Change::PutRoute(key, route));
             }
             routes.insert(key, route);
         }
+        self.plan.changes.extend(tunnels.into_changes());
         self.plan.changes.extend(puts);
         routes
     }
@@ -284,7 +273,7 @@ impl Planner<'_> {
 }
 
 /// The UDP ports that peers use besides our own: they send to the port that they listen on.
-fn further_ports(desired: &Desired) -> BTreeSet<u16> {
+pub(super) fn further_ports(desired: &Desired) -> BTreeSet<u16> {
     let ports = desired.subnets.values().map(|remote| remote.tunnel.port.get());
     ports.filter(|port| *port != desired.port).collect()
 }

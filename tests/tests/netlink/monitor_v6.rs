@@ -22,8 +22,19 @@ fn addresses_routes_and_rules_are_reported() {
         reported("ip -6 address change fd00:1::1/64 dev v0 preferred_lft 0", &changed).await;
         reported("ip -6 address delete fd00:1::1/64 dev v0", &changed).await;
         for verb in ["add", "delete"] {
-            reported(&format!("ip -6 route {verb} blackhole fd00:9::/64"), &Event::Route).await;
-            reported(&format!("ip -6 rule {verb} pref 7900 lookup 7900"), &Event::Route).await;
+            let command = format!("ip -6 route {verb} blackhole fd00:9::/64");
+            settle(&mut monitor).await;
+            run(&command);
+            let told = |told: &Event| match told {
+                Event::Route(change) => Some((change.entry.prefix.to_string(), change.gone)),
+                _ => None,
+            };
+            let change = expect(&mut monitor, &command, told).await;
+            assert_eq!(change, ("fd00:9::/64".to_owned(), verb == "delete"));
+            let command = format!("ip -6 rule {verb} pref 7900 lookup 7900");
+            settle(&mut monitor).await;
+            run(&command);
+            expect(&mut monitor, &command, |told| (*told == Event::Routing).then_some(())).await;
         }
     });
 }

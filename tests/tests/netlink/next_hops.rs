@@ -202,10 +202,10 @@ fn nexthop_objects_are_looked_into() {
         routers[0].run("ip link set eth0 down");
         let second = [hop(&netlink, 2, Some(&gateway(2, false)), 1).await];
         eventually("without carrier", async || (hops(&netlink, FAR[0]).await == second).then_some(())).await;
-        expect(&mut monitor, "the objects' end", |event| (*event == Event::Route).then_some(())).await;
+        expect(&mut monitor, "the objects' end", |event| (*event == Event::Routing).then_some(())).await;
         settle(&mut monitor).await;
         run("ip nexthop replace id 12 via 192.0.2.9 dev v2");
-        expect(&mut monitor, "an object's change", |event| (*event == Event::Route).then_some(())).await;
+        expect(&mut monitor, "an object's change", |event| (*event == Event::Routing).then_some(())).await;
         assert_eq!(hops(&netlink, FAR[0]).await, [hop(&netlink, 2, Some("192.0.2.9"), 1).await]);
     });
 }

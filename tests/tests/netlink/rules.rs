@@ -25,8 +25,10 @@ fn rules_are_added_once_and_deleted() {
             told.contains(&format!("7900:\tfrom all iif br1 [detached] lookup 790000004 proto {OURS}")),
             "{told}"
         );
-        eventually("the monitor tells", async || (monitor.next().await == Some(Event::Route)).then_some(()))
-            .await;
+        eventually("the monitor tells", async || {
+            (monitor.next().await == Some(Event::Routing)).then_some(())
+        })
+        .await;
         for _ in 0..2 {
             netlink.delete_rule(&one, OURS).await.unwrap();
             assert_eq!(netlink.rules(OURS).await.unwrap(), std::slice::from_ref(&two));

@@ -1,12 +1,12 @@
 //! The arrays.
 
-use aya::maps::{MapError, PerCpuValues};
+use aya::maps::{IterableMap, MapError, PerCpuValues};
 use overlay_common::{
     DropReason,
     map::{Direction, MAX_NOTES, Node, Note, Sampling, Status, Traffic, Tunnel, name},
 };
 
-use super::{Maps, Wire};
+use super::{Maps, Wire, batch};
 use crate::{datapath::DatapathError, status};
 
 impl Maps {
@@ -16,14 +16,39 @@ impl Maps {
     /// [`DatapathError::Map`].
     pub fn tunnels(&self) -> Result<Vec<(u32, Tunnel)>, DatapathError> {
         let mut tunnels = Vec::new();
-        for (id, tunnel) in (0..).zip(self.tunnels.iter()) {
-            let Wire(tunnel) =
-                tunnel.map_err(|source| DatapathError::Map { action: "read", map: name::TUNNELS, source })?;
-            if tunnel.template_len != 0 {
-                tunnels.push((id, tunnel));
-            }
-        }
+        self.each_tunnel(|id, tunnel| tunnels.push((id, tunnel)))?;
         Ok(tunnels)
+    }
+
+    /// Shows the tunnels in use, by id.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn each_tunnel(&self, mut show: impl FnMut(u32, Tunnel)) -> Result<(), DatapathError> {
+        let error = |source| DatapathError::Map { action: "read", map: name::TUNNELS, source };
+        let mut show_used = |id: u32, Wire(tunnel): Wire<Tunnel>| {
+            if tunnel.template_len != 0 {
+                show(id, tunnel);
+            }
+        };
+        if batch::each(self.tunnels.map(), &mut show_used).map_err(error)? {
+            return Ok(());
+        }
+        for (id, tunnel) in (0..).zip(self.tunnels.iter()) {
+            show_used(id, tunnel.map_err(error)?);
+        }
+        Ok(())
+    }
+
+    /// The tunnel with an id; `None` where that is free.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn tunnel(&self, id: u32) -> Result<Option<Tunnel>, DatapathError> {
+        let result = self.tunnels.get(&id, 0);
+        let Wire(tunnel) =
+            result.map_err(|source| DatapathError::Map { action: "read", map: name::TUNNELS, source })?;
+        Ok(Some(tunnel).filter(|tunnel| tunnel.template_len != 0))
     }
 
     /// Writes a tunnel. The id must not be in use: see [`Tunnel`].

@@ -15,7 +15,7 @@ macro_rules! hash_accessors {
         impl Maps {
             #[doc = concat!("All entries of `", stringify!($field), "`.\n\n# Errors\n[`DatapathError::Map`].")]
             pub fn $all(&self) -> Result<Vec<($key, $value)>, DatapathError> {
-                let entries = collect(self.$field.iter())
+                let entries = collect(&self.$field, self.$field.iter())
                     .map_err(|source| DatapathError::Map { action: "read", map: $name, source })?;
                 Ok(entries.into_iter().map(|(key, Wire(value))| ($from(key), value)).collect())
             }
@@ -115,7 +115,7 @@ impl Maps {
     /// # Errors
     /// [`DatapathError::Map`].
     pub fn listen_ports(&self) -> Result<Vec<(u16, u32)>, DatapathError> {
-        let entries = collect(self.listen_ports.iter());
+        let entries = collect(&self.listen_ports, self.listen_ports.iter());
         let entries = entries.map_err(|source| DatapathError::Map {
             action: "read",
             map: name::LISTEN_PORTS,

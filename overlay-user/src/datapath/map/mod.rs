@@ -1,11 +1,15 @@
 //! Typed handles to the pinned maps, the same for the daemon and for `overlayctl`.
 
 mod array;
+mod batch;
 mod generation;
 mod hash;
 mod trie;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
 use ipnet::IpNet;
 use overlay_common::{
     Vni,
@@ -85,9 +89,16 @@ fn absent_ok(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-/// Collects entries; one that vanished while the map was walked is skipped.
-fn collect<K, V>(entries: impl Iterator<Item = Result<(K, V), MapError>>) -> Result<Vec<(K, V)>, MapError> {
-    entries.filter(|entry| !matches!(entry, Err(MapError::KeyNotFound))).collect()
+/// All entries of a hash or a trie; one that vanished while the map was walked is skipped.
+fn collect<K: Pod, V: Pod>(
+    map: &impl IterableMap<K, V>,
+    one_by_one: impl Iterator<Item = Result<(K, V), MapError>>,
+) -> Result<Vec<(K, V)>, MapError> {
+    let mut entries = Vec::new();
+    if batch::each(map.map(), |key, value| entries.push((key, value)))? {
+        return Ok(entries);
+    }
+    one_by_one.filter(|entry| !matches!(entry, Err(MapError::KeyNotFound))).collect()
 }
 
 impl Maps {

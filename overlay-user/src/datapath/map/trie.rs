@@ -56,11 +56,23 @@ impl<V: bytemuck::Pod> Tries<V> {
 
     fn entries(&self) -> Result<Vec<(RouteKey, V)>, DatapathError> {
         let error = |map| move |source| DatapathError::Map { action: "read", map, source };
-        let v4 = collect(self.v4.iter()).map_err(error(self.names[0]))?;
-        let v6 = collect(self.v6.iter()).map_err(error(self.names[1]))?;
+        let v4 = collect(&self.v4, self.v4.iter()).map_err(error(self.names[0]))?;
+        let v6 = collect(&self.v6, self.v6.iter()).map_err(error(self.names[1]))?;
         let v4 = v4.into_iter().filter_map(|(key, Wire(value))| Some((RouteKey::from_v4(&key)?, value)));
         let v6 = v6.into_iter().filter_map(|(key, Wire(value))| Some((RouteKey::from_v6(&key)?, value)));
         Ok(v4.chain(v6).collect())
+    }
+
+    fn get(&self, key: RouteKey) -> Result<Option<V>, DatapathError> {
+        let result = match key.to_trie() {
+            TrieKey::V4(key) => self.v4.get(&key, 0),
+            TrieKey::V6(key) => self.v6.get(&key, 0),
+        };
+        match result {
+            Ok(Wire(value)) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(DatapathError::Map { action: "read", map: self.name(key), source }),
+        }
     }
 
     fn put(&mut self, key: RouteKey, value: V) -> Result<(), DatapathError> {
@@ -80,18 +92,26 @@ impl<V: bytemuck::Pod> Tries<V> {
     }
 
     fn write_error(&self, key: RouteKey, source: MapError) -> DatapathError {
-        let map = self.names[usize::from(matches!(key.prefix, IpNet::V6(_)))];
-        DatapathError::Map { action: "write", map, source }
+        DatapathError::Map { action: "write", map: self.name(key), source }
+    }
+
+    fn name(&self, key: RouteKey) -> &'static str {
+        self.names[usize::from(matches!(key.prefix, IpNet::V6(_)))]
     }
 }
 
 /// Declares the accessors of a pair of tries.
 macro_rules! trie_accessors {
-    ($field:ident, $value:ty, $put:ident, $delete:ident) => {
+    ($field:ident, $value:ty, $get:ident, $put:ident, $delete:ident) => {
         impl Maps {
             #[doc = concat!("All entries of `", stringify!($field), "`.\n\n# Errors\n[`DatapathError::Map`].")]
             pub fn $field(&self) -> Result<Vec<(RouteKey, $value)>, DatapathError> {
                 self.$field.entries()
+            }
+
+            #[doc = concat!("The entry of `", stringify!($field), "` that covers all of a prefix, the longest of them.\n\n# Errors\n[`DatapathError::Map`].")]
+            pub fn $get(&self, key: RouteKey) -> Result<Option<$value>, DatapathError> {
+                self.$field.get(key)
             }
 
             #[doc = concat!("Enters or replaces an entry of `", stringify!($field), "`.\n\n# Errors\n[`DatapathError::Map`].")]
@@ -109,5 +129,5 @@ macro_rules! trie_accessors {
     };
 }
 
-trie_accessors!(routes, Route, put_route, delete_route);
-trie_accessors!(subnets, Subnet, put_subnet, delete_subnet);
+trie_accessors!(routes, Route, route, put_route, delete_route);
+trie_accessors!(subnets, Subnet, subnet, put_subnet, delete_subnet);

@@ -1,6 +1,9 @@
 //! Which addresses are one host's: records may name one of its addresses, or both.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::underlay::Underlay;
 
@@ -8,13 +11,20 @@ use crate::underlay::Underlay;
 /// them. In the order of their first addresses.
 pub(super) fn together(hosts: impl Iterator<Item = Underlay>) -> Vec<BTreeSet<IpAddr>> {
     let mut groups: Vec<BTreeSet<IpAddr>> = Vec::new();
-    for host in hosts.collect::<BTreeSet<_>>() {
-        let mut group: BTreeSet<IpAddr> = host.addresses().collect();
-        for other in groups.extract_if(.., |other| !other.is_disjoint(&group)).collect::<Vec<_>>() {
-            group.extend(other);
-        }
-        groups.push(group);
+    let mut group_of: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for host in hosts {
+        let known: BTreeSet<usize> = host.addresses().filter_map(|ip| group_of.get(&ip).copied()).collect();
+        let mut known = known.into_iter();
+        let group = known.next().unwrap_or_else(|| {
+            groups.push(BTreeSet::new());
+            groups.len() - 1
+        });
+        let mut more: BTreeSet<IpAddr> = host.addresses().collect();
+        known.for_each(|other| more.append(&mut groups[other]));
+        group_of.extend(more.iter().map(|ip| (*ip, group)));
+        groups[group].append(&mut more);
     }
+    groups.retain(|group| !group.is_empty());
     groups.sort();
     groups
 }

@@ -283,9 +283,9 @@ fn without_a_free_id_the_old_tunnel_serves_on() {
     let first = plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new());
     carry_out(&mut observed, &first);
     let (key, before) = observed.routes.clone().pop_first().unwrap();
-    let other = Tunnel { mtu: 1, ..observed.tunnels[&before.tunnel] };
+    let other = Tunnel { mtu: 1, ..*observed.tunnels[&before.tunnel] };
     for id in 1..MAX_TUNNELS as u32 {
-        observed.tunnels.entry(id).or_insert(other);
+        observed.tunnels.entry(id).or_insert(Box::new(other));
     }
     record.vtep_mac = Some(overlay_common::Mac([2, 0, 0, 0, 0, 7]));
     let records = [(subnet, record)].into();

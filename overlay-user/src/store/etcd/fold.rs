@@ -2,7 +2,10 @@
 //! several keys claim a subnet, the one that was created first has it: every host sees the same order, and
 //! nobody who comes later takes a route away.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use etcd_client::{EventType, KeyValue};
 use ipnet::IpNet;
@@ -50,16 +53,17 @@ impl Event {
 /// The last good state of a key: one or two subnets of one host.
 struct Claim {
     created: i64,
-    peers: Vec<PeerSubnet>,
+    peers: Box<[PeerSubnet]>,
 }
 
 /// The state that a run of events leads to.
 pub(super) struct Fold<'a> {
     prefix: &'a str,
     warnings: &'a Warnings,
-    good: BTreeMap<Vec<u8>, Claim>,
-    /// Who claims each subnet, by age; keys of one transaction are of one age.
-    claimants: BTreeMap<IpNet, BTreeSet<(i64, Vec<u8>)>>,
+    good: BTreeMap<Arc<[u8]>, Claim>,
+    /// Who claims each subnet, by age; keys of one transaction are of one age. One set of all: a set for each would be
+    /// most of what this takes.
+    claimants: BTreeSet<(IpNet, i64, Arc<[u8]>)>,
     /// What was reported.
     peers: BTreeMap<IpNet, PeerSubnet>,
 }
@@ -67,14 +71,14 @@ pub(super) struct Fold<'a> {
 impl<'a> Fold<'a> {
     /// Nothing known yet of the keys under `prefix`.
     pub(super) fn new(prefix: &'a str, warnings: &'a Warnings) -> Self {
-        let (good, claimants, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (good, claimants, peers) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         Self { prefix, warnings, good, claimants, peers }
     }
 
     /// Takes a complete list: keys that are not in it are gone.
     pub(super) fn replace(&mut self, entries: Vec<Entry>) -> &BTreeMap<IpNet, PeerSubnet> {
-        let present: HashSet<Vec<u8>> = entries.iter().map(|entry| entry.key.clone()).collect();
-        let gone: Vec<_> = self.good.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        let present: HashSet<&[u8]> = entries.iter().map(|entry| &entry.key[..]).collect();
+        let gone: Vec<_> = self.good.keys().filter(|key| !present.contains(&key[..])).cloned().collect();
         let mut touched: BTreeSet<IpNet> = self.warnings.contested().into_iter().collect();
         for key in gone {
             self.remove(&key, &mut touched);
@@ -117,18 +121,19 @@ impl<'a> Fold<'a> {
             Ok(schema::Lease::Peer(peers)) => {
                 self.warnings.settle(&key);
                 self.remove(&key, touched);
+                let key: Arc<[u8]> = key.into();
                 for peer in &peers {
                     touched.insert(peer.subnet);
-                    self.claimants.entry(peer.subnet).or_default().insert((created, key.clone()));
+                    self.claimants.insert((peer.subnet, created, Arc::clone(&key)));
                 }
-                self.good.insert(key, Claim { created, peers });
+                self.good.insert(key, Claim { created, peers: peers.into() });
             }
             Ok(schema::Lease::Ignored(why)) => {
                 self.remove(&key, touched);
                 self.warnings.say(&key, why, "the peer is ignored");
             }
             Err(why) => {
-                let effect = match self.good.get(&key).and_then(|claim| claim.peers.split_first()) {
+                let effect = match self.good.get(&key[..]).and_then(|claim| claim.peers.split_first()) {
                     Some((first, more)) => {
                         let subnets = more
                             .iter()
@@ -143,23 +148,24 @@ impl<'a> Fold<'a> {
     }
 
     fn remove(&mut self, key: &[u8], touched: &mut BTreeSet<IpNet>) {
-        let Some(Claim { created, peers }) = self.good.remove(key) else { return };
+        let Some((key, Claim { created, peers })) = self.good.remove_entry(key) else { return };
         for PeerSubnet { subnet, .. } in peers {
             touched.insert(subnet);
-            if let Some(claimants) = self.claimants.get_mut(&subnet) {
-                claimants.remove(&(created, key.to_vec()));
-                if claimants.is_empty() {
-                    self.claimants.remove(&subnet);
-                }
-            }
+            self.claimants.remove(&(subnet, created, Arc::clone(&key)));
         }
+    }
+
+    /// The keys that claim a subnet, the oldest first.
+    fn claimants(&self, subnet: IpNet) -> impl Iterator<Item = &[u8]> {
+        let first = (subnet, i64::MIN, Arc::from([]));
+        let of_subnet = self.claimants.range(first..).take_while(move |(of, ..)| *of == subnet);
+        of_subnet.map(|(.., key)| &key[..])
     }
 
     /// Compares what a subnet is now with what was reported of it.
     fn settle(&mut self, subnet: IpNet) -> Option<Update> {
         self.warnings.contest(subnet, self.contest(subnet));
-        let first = self.claimants.get(&subnet).and_then(BTreeSet::first);
-        let peer = first.and_then(|(_, key)| self.peer(key, subnet)).cloned();
+        let peer = self.claimants(subnet).next().and_then(|key| self.peer(key, subnet)).cloned();
         match peer {
             Some(peer) if self.peers.get(&subnet) == Some(&peer) => None,
             Some(peer) => {
@@ -176,7 +182,7 @@ impl<'a> Fold<'a> {
 
     /// What is wrong where more than one key claims a subnet.
     fn contest(&self, subnet: IpNet) -> Option<String> {
-        let mut claimants = self.claimants.get(&subnet)?.iter().filter_map(|(_, key)| {
+        let mut claimants = self.claimants(subnet).filter_map(|key| {
             let host: Underlay = self.peer(key, subnet)?.host;
             Some(format!("{} of host {host}", shown(key)))
         });

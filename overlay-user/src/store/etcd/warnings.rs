@@ -42,8 +42,8 @@ impl Warnings {
     }
 
     /// Forgets all keys but these.
-    pub(super) fn keep(&self, present: &HashSet<Vec<u8>>) {
-        self.said().keys.retain(|key, _| present.contains(key));
+    pub(super) fn keep(&self, present: &HashSet<&[u8]>) {
+        self.said().keys.retain(|key, _| present.contains(&key[..]));
     }
 
     /// Several keys claim a subnet; or, with `None`, no longer.
