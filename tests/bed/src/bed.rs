@@ -9,6 +9,10 @@ use aya::{
     programs::{TestRun, TestRunOptions},
 };
 use harness::Scope;
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
 use overlay_common::{
     DropReason,
     map::{Direction, Endpoint, EndpointKey, Traffic, name},
@@ -80,11 +84,19 @@ pub fn with_bed(test: impl FnOnce(&mut Bed) + Send) {
     let end = in_bed(
         |pins| Bed::load(pins, OBJECT),
         |bed| {
+            stay_on_this_cpu()?;
             test(bed);
             Ok(())
         },
     );
     assert!(end.is_ok(), "{:#}", end.unwrap_err());
+}
+
+/// Each CPU remembers flows of its own.
+fn stay_on_this_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }
 
 fn devices() -> Vec<String> {
