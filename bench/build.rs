@@ -9,7 +9,12 @@ use ebpf_build::{Recipe, Toolchain};
 const PACKAGE: &str = "overlay-bench-ebpf";
 
 fn main() -> ExitCode {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Not `env!`: a target directory that is copied to another worktree brings this program along.
+    let Ok(directory) = env::var("CARGO_MANIFEST_DIR") else {
+        println!("cargo::error=cargo sets no CARGO_MANIFEST_DIR");
+        return ExitCode::FAILURE;
+    };
+    let workspace = Path::new(&directory).join("..");
     let sources =
         ["bench/ebpf", "overlay-ebpf/src/maps.rs", "overlay-common/src", "Cargo.toml", "Cargo.lock"];
     for path in sources {
