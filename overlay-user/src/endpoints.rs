@@ -59,7 +59,7 @@ pub async fn sync(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<(
     for bridge in &local.bridges {
         put_gateways(local, bridge, &endpoints, maps)?;
         let fdb = fdb(bridge, netlink).await?;
-        for neighbour in netlink.neighbours(bridge.index).await? {
+        for neighbour in netlink.neighbours_beside(bridge.index, Mac::OVERLAY_NEIGHBOUR).await? {
             if !bridge.contains(neighbour.ip) {
                 continue;
             }
@@ -222,7 +222,7 @@ pub async fn confirm_move(
     if endpoint.source > EndpointSource::Neighbour as u32 {
         return Ok(());
     }
-    let neighbours = netlink.neighbours(bridge.index).await?;
+    let neighbours = netlink.neighbours_beside(bridge.index, Mac::OVERLAY_NEIGHBOUR).await?;
     let known = neighbours.iter().find(|neighbour| neighbour.ip == ip);
     if endpoint.ifindex == ifindex {
         // Another MAC address behind the same port: only which one it is has to be asked.
@@ -283,7 +283,7 @@ pub async fn age(local: &Local, maps: &mut Maps, netlink: &Netlink) -> Result<()
     let now = monotonic_now();
     for bridge in &local.bridges {
         let neighbours: BTreeMap<IpAddr, Neighbour> = netlink
-            .neighbours(bridge.index)
+            .neighbours_beside(bridge.index, Mac::OVERLAY_NEIGHBOUR)
             .await?
             .into_iter()
             .map(|neighbour| (neighbour.ip, neighbour))

@@ -61,7 +61,7 @@ impl Peer {
         let value = format!(
             r#"{{"PublicIP":"{v4}","PublicIPv6":"{v6}","BackendType":"vxlan","BackendData":{data},"Overlayd":{{"UDP6ZeroChecksum":true}}}}"#
         );
-        format!("put {} '{value}'", self.key())
+        format!("put {} \"{}\"", self.key(), value.replace('"', "\\\""))
     }
 
     fn delete(self) -> String {

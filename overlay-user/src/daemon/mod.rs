@@ -34,7 +34,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::{pace::Pace, ways::Ways};
 use crate::{
@@ -43,6 +43,7 @@ use crate::{
     decap::Decap,
     detach, endpoints, exit,
     local::Local,
+    memory,
     netlink::{Event, Monitor, Netlink},
     ports::Ports,
     reconcile::{
@@ -63,6 +64,9 @@ const RESYNC: Duration = Duration::from_secs(10);
 const RESYNC_SHARE: u32 = 200;
 /// The part of a CPU that may be taken by looking at all peers again because something is wrong with some.
 const RETRY_SHARE: u32 = 50;
+
+/// A round that takes longer than this is worth a word for who looks into delays.
+const LONG_ROUND: Duration = Duration::from_millis(5);
 
 /// Runs until a signal ends it. Returns the exit code.
 ///
@@ -100,6 +104,16 @@ struct Dirty {
 }
 
 impl Dirty {
+    /// What is in here, for the log.
+    fn words(&self) -> String {
+        let Self { touched, path_mtus, idle, links, endpoints, local, next_hops } = self;
+        let (all, subnets, addresses) = (touched.all, touched.subnets.len(), touched.addresses.len());
+        format!(
+            "all {all}, subnets {subnets}, addresses {addresses}, path MTUs {path_mtus}, idle {idle}, links {links}, \
+             endpoints {endpoints}, local {local}, next hops {next_hops}"
+        )
+    }
+
     fn all() -> Self {
         Self {
             touched: Touched::all(),
@@ -235,7 +249,11 @@ impl Daemon {
                 self.take_event(&event, &mut dirty);
             }
             self.ask_about_moves(&told).await;
+            let (began, why) = (Instant::now(), dirty.words());
             self.round(dirty).await;
+            if began.elapsed() >= LONG_ROUND {
+                debug!("a round of {:.1} ms: {why}", began.elapsed().as_secs_f64() * 1e3);
+            }
             if let Some(began) = resyncing {
                 self.resync.took(began);
             }
@@ -253,6 +271,7 @@ impl Daemon {
                     }
                 }
                 self.store_synced = status::now();
+                memory::give_back();
             }
             Update::Put(record) => {
                 self.records.get_or_insert_default().put(record, touched);

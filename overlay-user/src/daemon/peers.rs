@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
+use ipnet::IpNet;
 use overlay_common::{
     Encap,
     map::{RouteSource, StoreKind},
@@ -30,7 +31,7 @@ impl Daemon {
     /// spoken.
     pub(super) async fn reconcile(&mut self, touched: &Touched) {
         let Some(mut records) = self.records.take() else { return };
-        if self.is_doubtful(touched) {
+        if self.is_doubtful(touched, &records) {
             self.reconciler.resync();
         }
         let some = self.reconciler.held().filter(|_| touched.is_few());
@@ -55,9 +56,16 @@ impl Daemon {
     }
 
     /// Whether somebody else was seen to have a route to one of these subnets. It may be gone by now.
-    fn is_doubtful(&self, touched: &Touched) -> bool {
-        let foreign = self.reconciler.held().map(|held| &held.observed().foreign_routes);
-        foreign.is_some_and(|foreign| touched.subnets.iter().any(|subnet| foreign.contains(subnet)))
+    fn is_doubtful(&self, touched: &Touched, records: &Records) -> bool {
+        let Some(held) = self.reconciler.held() else { return false };
+        // Our own subnets have routes of the kernel's.
+        let is_peers = |subnet: &IpNet| {
+            let record = records.by_subnet().get(subnet);
+            record.is_some_and(|record| desired::peer(&self.local, record).is_some())
+        };
+        let mut foreign =
+            touched.subnets.iter().filter(|subnet| held.observed().foreign_routes.contains(subnet));
+        foreign.any(is_peers)
     }
 
     /// Everything, in parts: where there is much to do, first what packets between containers need, then the rest.

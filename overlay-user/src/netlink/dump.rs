@@ -24,6 +24,9 @@ use super::{
 /// The kernel fills datagrams of up to 32 KiB, if there is room for them.
 const DATAGRAM: usize = 32 << 10;
 
+/// The messages below this type are netlink's own: the end of a dump, an error.
+const FIRST_OF_ROUTES: u16 = 16;
+
 /// A socket for dumps, one at a time. The kernel answers while it is asked: nothing is waited for.
 #[derive(Clone, Debug)]
 pub(super) struct Dumps {
@@ -49,17 +52,18 @@ impl Dumps {
         Ok(Self { socket: Arc::new(Mutex::new(Asking { socket, sequence: 0 })) })
     }
 
-    /// Dumps a table and keeps what `select` makes of its entries. Made again where the kernel says that the table changed
-    /// meanwhile.
+    /// Dumps a table and keeps what `select` makes of its entries, as far as their bytes are `worth` to be decoded. Made again
+    /// where the kernel says that the table changed meanwhile.
     pub(super) fn dump<T>(
         &self,
         request: RouteNetlinkMessage,
+        worth: impl Fn(&[u8]) -> bool,
         select: impl Fn(&RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, Cause> {
         let mut asking = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..DUMP_ATTEMPTS {
             let mut found = Vec::new();
-            if !asking.once(request.clone(), |message| found.extend(select(message)))? {
+            if !asking.once(request.clone(), &worth, |message| found.extend(select(message)))? {
                 return Ok(found);
             }
         }
@@ -72,6 +76,7 @@ impl Asking {
     fn once(
         &mut self,
         request: RouteNetlinkMessage,
+        worth: &impl Fn(&[u8]) -> bool,
         mut show: impl FnMut(&RouteNetlinkMessage),
     ) -> Result<bool, Cause> {
         self.ask(request)?;
@@ -85,7 +90,8 @@ impl Asking {
                 // Another one is of a dump that was given up.
                 if message.sequence_number() == self.sequence {
                     interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-                    if take(&rest[..length], &mut show)? {
+                    let of_kernel = message.message_type() < FIRST_OF_ROUTES;
+                    if (of_kernel || worth(message.payload())) && take(&rest[..length], &mut show)? {
                         return Ok(interrupted);
                     }
                 }

@@ -82,7 +82,7 @@ impl Netlink {
         request: RouteNetlinkMessage,
         select: impl Fn(&RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, Cause> {
-        self.dumps.dump(request, select)
+        self.dumps.dump(request, |_| true, select)
     }
 
     /// An interface as an error message names it. Asked only once something has failed.

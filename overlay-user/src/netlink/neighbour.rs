@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
@@ -96,14 +96,33 @@ impl From<NeighbourState> for NudState {
 impl Netlink {
     /// The neighbours of a link, of both families.
     pub async fn neighbours(&self, ifindex: u32) -> Result<Vec<Neighbour>, NetlinkError> {
+        self.some_neighbours(ifindex, |_| true).await
+    }
+
+    /// The permanent neighbours of a link with a MAC address.
+    pub async fn permanent_neighbours(&self, ifindex: u32, mac: Mac) -> Result<Vec<Neighbour>, NetlinkError> {
+        self.some_neighbours(ifindex, |bytes| is_permanent(bytes, mac)).await
+    }
+
+    /// The other neighbours of a link: those that are to be left out may be ten thousands.
+    pub async fn neighbours_beside(&self, ifindex: u32, mac: Mac) -> Result<Vec<Neighbour>, NetlinkError> {
+        self.some_neighbours(ifindex, |bytes| !is_permanent(bytes, mac)).await
+    }
+
+    async fn some_neighbours(
+        &self,
+        ifindex: u32,
+        worth: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<Neighbour>, NetlinkError> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Unspec;
         message.attributes.push(NeighbourAttribute::IfIndex(ifindex));
-        let found = self.dump(RouteNetlinkMessage::GetNeighbour(message), |answer| match answer {
+        let request = RouteNetlinkMessage::GetNeighbour(message);
+        let found = self.dumps.dump(request, worth, |answer| match answer {
             RouteNetlinkMessage::NewNeighbour(message) => Neighbour::from_message(message),
             _ => None,
         });
-        match found.await {
+        match found {
             Ok(mut neighbours) => {
                 neighbours.retain(|neighbour| neighbour.ifindex == ifindex);
                 Ok(neighbours)
@@ -186,6 +205,17 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Whether a neighbour message, a `struct ndmsg` and its attributes, is of a permanent one with this MAC address.
+fn is_permanent(bytes: &[u8], mac: Mac) -> bool {
+    const NDMSG: usize = 12;
+    const NUD_PERMANENT: u16 = 0x80;
+    const NDA_LLADDR: u16 = 2;
+    let state = bytes.get(8..10).map(|state| u16::from_ne_bytes([state[0], state[1]]));
+    let mut attributes = NlasIterator::new(bytes.get(NDMSG..).unwrap_or_default()).map_while(Result::ok);
+    state == Some(NUD_PERMANENT)
+        && attributes.any(|attribute| attribute.kind() == NDA_LLADDR && attribute.value() == mac.0)
 }
 
 /// The Ethernet address in a neighbour or FDB message.

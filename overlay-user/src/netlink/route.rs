@@ -69,6 +69,30 @@ impl Netlink {
         Ok(routes)
     }
 
+    /// The prefixes of the main table's routes, but for the default one, that another protocol than `ours` has made.
+    pub async fn foreign_prefixes(&self, family: Family, ours: u8) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.message();
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        // Ours may be ten thousands, and the kernel cannot leave them out. `struct rtmsg` has the protocol in its sixth byte.
+        let worth = |bytes: &[u8]| bytes.get(5).is_some_and(|protocol| *protocol != ours);
+        let found = self.dumps.dump(RouteNetlinkMessage::GetRoute(message), worth, |answer| match answer {
+            RouteNetlinkMessage::NewRoute(message)
+                if message.header.address_family == family.message()
+                    && message.header.table == RouteHeader::RT_TABLE_MAIN =>
+            {
+                RouteEntry::from_message(message).map(|entry| entry.prefix)
+            }
+            _ => None,
+        });
+        match found {
+            Ok(found) => Ok(found.into_iter().filter(|prefix| prefix.prefix_len() != 0).collect()),
+            // A namespace that never had a route has no main table.
+            Err(cause) if cause.is_any(&[Errno::ENOENT]) => Ok(Vec::new()),
+            Err(cause) => Err(NetlinkError::new(format!("list {family} routes of others"), cause)),
+        }
+    }
+
     /// The routes of the main table that overlap `prefix`, whoever made them. The default route, which
     /// overlaps everything, is left out; the default prefix asks for all others of its family.
     pub async fn covering_routes(&self, prefix: IpNet) -> Result<Vec<RouteEntry>, NetlinkError> {

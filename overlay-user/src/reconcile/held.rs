@@ -30,8 +30,6 @@ pub struct Held {
 pub struct Index {
     /// How many entries of `PEERS` have an id.
     entries: BTreeMap<u32, u32>,
-    /// The keys of `PEERS` by address.
-    keys: BTreeSet<(MapIp, VniKey)>,
     /// The addresses that have an id.
     addresses: BTreeSet<(u32, MapIp)>,
     /// The tunnels by peer.
@@ -130,10 +128,10 @@ impl Held {
             .map(|(_, ip)| *ip)
     }
 
-    /// The keys of `PEERS` with an address.
+    /// The keys of `PEERS` with an address. VNIs are few.
     pub fn keys_at(&self, ip: MapIp) -> impl Iterator<Item = PeerKey> {
-        let keys = self.index.keys.range((ip, VniKey::default())..);
-        keys.take_while(move |(of, _)| *of == ip).map(|(ip, vni)| PeerKey { vni: *vni, ip: *ip })
+        let keys = self.index.vnis.keys().map(move |vni| PeerKey { vni: *vni, ip });
+        keys.filter(|key| self.observed.peers.contains_key(key))
     }
 
     /// The tunnels of a peer.
@@ -179,7 +177,6 @@ impl Held {
     fn put_peer(&mut self, key: PeerKey, peer: Peer) {
         self.delete_peer(key);
         self.observed.peers.insert(key, peer);
-        self.index.keys.insert((key.ip, key.vni));
         self.index.addresses.insert((peer.id, key.ip));
         *self.index.vnis.entry(key.vni).or_default() += 1;
         *self.index.entries.entry(peer.id).or_default() += 1;
@@ -188,7 +185,6 @@ impl Held {
 
     fn delete_peer(&mut self, key: PeerKey) {
         let Some(peer) = self.observed.peers.remove(&key) else { return };
-        self.index.keys.remove(&(key.ip, key.vni));
         let has_id =
             |other: PeerKey| self.observed.peers.get(&other).is_some_and(|other| other.id == peer.id);
         if !self.keys_at(key.ip).any(has_id) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use overlay_common::{
     Mac,
     map::{Peer, PeerKey, Route, Tunnel},
@@ -18,7 +18,7 @@ use crate::{
         DatapathError,
         map::{Maps, RouteKey},
     },
-    netlink::{Netlink, NudState, OverlayRoute, OverlayRule},
+    netlink::{Family, Netlink, OverlayRoute, OverlayRule},
 };
 
 /// The protocol (RTPROT_*) of our routes and rules: how they are told from everybody else's.
@@ -66,16 +66,13 @@ pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Obs
     let left = observed.kernel_routes.values().map(|route| route.ifindex);
     let bridges: BTreeSet<u32> = bridges.iter().copied().chain(left).collect();
     for bridge in bridges {
-        for neighbour in netlink.neighbours(bridge).await.unwrap_or_default() {
-            if neighbour.state == NudState::Permanent && neighbour.mac == Some(Mac::OVERLAY_NEIGHBOUR) {
-                observed.neighbours.insert((bridge, neighbour.ip));
-            }
-        }
+        let ours = netlink.permanent_neighbours(bridge, Mac::OVERLAY_NEIGHBOUR).await.unwrap_or_default();
+        observed.neighbours.extend(ours.into_iter().map(|neighbour| (bridge, neighbour.ip)));
     }
-    for everywhere in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
-        let routes = netlink.covering_routes(everywhere).await.unwrap_or_default();
-        let foreign = routes.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
-        observed.foreign_routes.extend(foreign.map(|route| route.prefix));
+    for family in Family::BOTH {
+        observed
+            .foreign_routes
+            .extend(netlink.foreign_prefixes(family, ROUTE_PROTOCOL).await.unwrap_or_default());
     }
     Ok(observed)
 }

@@ -134,11 +134,12 @@ impl Part {
     }
 
     fn is_shared(&self, ifindex: u32, gateway: IpAddr, observed: &Observed, tables: &[u32]) -> bool {
-        let bits = if gateway.is_ipv4() { 32 } else { 128 };
-        let subnets = (0..=bits).filter_map(|len| IpNet::new(gateway, len).ok());
-        let others = subnets.filter(|subnet| subnet.trunc() == *subnet && !self.subnets.contains(subnet));
-        let mut keys = others.flat_map(|subnet| tables.iter().map(move |table| (*table, subnet)));
-        keys.any(|key| observed.kernel_routes.get(&key).is_some_and(|route| route.ifindex == ifindex))
+        let Ok(largest) = IpNet::new(gateway, 0) else { return false };
+        tables.iter().any(|table| {
+            let from = observed.kernel_routes.range((*table, largest)..);
+            let mut at = from.take_while(|((of, subnet), _)| of == table && subnet.network() == gateway);
+            at.any(|((_, subnet), route)| route.ifindex == ifindex && !self.subnets.contains(subnet))
+        })
     }
 
     /// The ports that this part listens on, and those that nobody else does.

@@ -202,7 +202,9 @@ fn nexthop_objects_are_looked_into() {
         routers[0].run("ip link set eth0 down");
         let second = [hop(&netlink, 2, Some(&gateway(2, false)), 1).await];
         eventually("without carrier", async || (hops(&netlink, FAR[0]).await == second).then_some(())).await;
-        expect(&mut monitor, "the objects' end", |event| (*event == Event::Routing).then_some(())).await;
+        let told =
+            |event: &Event| matches!(event, Event::Route(_) | Event::Routing | Event::Link(_)).then_some(());
+        expect(&mut monitor, "the carrier's end", told).await;
         settle(&mut monitor).await;
         run("ip nexthop replace id 12 via 192.0.2.9 dev v2");
         expect(&mut monitor, "an object's change", |event| (*event == Event::Routing).then_some(())).await;

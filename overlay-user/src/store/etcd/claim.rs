@@ -70,10 +70,10 @@ async fn find(
     announcement: &Announcement,
 ) -> Result<Result<Found, Outcome>, Error> {
     let prefix = store.subnets();
-    let listing = list::pages(list::kv(client), &prefix).await?;
+    let of_subnets = |pair| Some((common(&prefix, &pair, announcement.subnets)?, pair));
+    let listing = list::pages(list::kv(client), &prefix, &of_subnets).await?;
     let mut found = Found { revision: listing.revision, own: None, replaced: Vec::new() };
-    for pair in listing.pairs {
-        let Some(subnet) = common(&prefix, &pair, announcement.subnets) else { continue };
+    for (subnet, pair) in listing.pairs.into_iter().flatten() {
         if !is_ours(store, announcement, pair.value()) {
             let key = String::from_utf8_lossy(pair.key()).into_owned();
             return Ok(Err(Outcome::Held { subnet, by: holder(&pair), key }));

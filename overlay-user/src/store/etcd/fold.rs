@@ -16,20 +16,29 @@ use crate::{
     underlay::Underlay,
 };
 
-/// A key as etcd tells of it.
+/// A key as etcd tells of it, its value read: ten thousand of them are less so than as text.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: Vec<u8>,
-    pub(super) value: Vec<u8>,
+    lease: Result<schema::Lease, String>,
     /// The revision at which the key came to be.
-    pub(super) created: i64,
+    created: i64,
 }
 
-impl From<KeyValue> for Entry {
-    fn from(pair: KeyValue) -> Self {
+impl Entry {
+    /// Reads a key under `prefix`.
+    pub(super) fn read(prefix: &str, key: Vec<u8>, value: &[u8], created: i64) -> Self {
+        let name = key.strip_prefix(prefix.as_bytes()).and_then(|name| str::from_utf8(name).ok());
+        let name = name.ok_or("the key is no UTF-8 text: a subnet like 10.5.52.0-24 is expected");
+        let lease = name.map_err(str::to_owned).and_then(|name| schema::parse_lease(name, value));
+        Self { key, lease, created }
+    }
+
+    /// As [`Self::read`], as it stands in an answer.
+    pub(super) fn of(prefix: &str, pair: KeyValue) -> Self {
         let created = pair.create_revision();
         let (key, value) = pair.into_key_value();
-        Self { key, value, created }
+        Self::read(prefix, key, &value, created)
     }
 }
 
@@ -41,10 +50,10 @@ pub(super) enum Event {
 }
 
 impl Event {
-    pub(super) fn of(event: &etcd_client::Event) -> Option<Self> {
+    pub(super) fn of(prefix: &str, event: &etcd_client::Event) -> Option<Self> {
         let pair = event.kv()?;
         Some(match event.event_type() {
-            EventType::Put => Self::Put(pair.clone().into()),
+            EventType::Put => Self::Put(Entry::of(prefix, pair.clone())),
             EventType::Delete => Self::Delete(pair.key().to_vec()),
         })
     }
@@ -58,78 +67,78 @@ struct Claim {
 
 /// The state that a run of events leads to.
 pub(super) struct Fold<'a> {
-    prefix: &'a str,
     warnings: &'a Warnings,
     good: BTreeMap<Arc<[u8]>, Claim>,
     /// Who claims each subnet, by age; keys of one transaction are of one age. One set of all: a set for each would be
     /// most of what this takes.
     claimants: BTreeSet<(IpNet, i64, Arc<[u8]>)>,
-    /// What was reported.
-    peers: BTreeMap<IpNet, PeerSubnet>,
 }
 
+/// The subnets that changes may concern, with what was so before.
+type Before = BTreeMap<IpNet, Option<PeerSubnet>>;
+
 impl<'a> Fold<'a> {
-    /// Nothing known yet of the keys under `prefix`.
-    pub(super) fn new(prefix: &'a str, warnings: &'a Warnings) -> Self {
-        let (good, claimants, peers) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { prefix, warnings, good, claimants, peers }
+    /// Nothing known yet.
+    pub(super) fn new(warnings: &'a Warnings) -> Self {
+        Self { warnings, good: BTreeMap::new(), claimants: BTreeSet::new() }
     }
 
-    /// Takes a complete list: keys that are not in it are gone.
-    pub(super) fn replace(&mut self, entries: Vec<Entry>) -> &BTreeMap<IpNet, PeerSubnet> {
+    /// Takes a complete list: keys that are not in it are gone. Returns what is so now.
+    pub(super) fn replace(&mut self, entries: Vec<Entry>) -> BTreeMap<IpNet, PeerSubnet> {
         let present: HashSet<&[u8]> = entries.iter().map(|entry| &entry.key[..]).collect();
         let gone: Vec<_> = self.good.keys().filter(|key| !present.contains(&key[..])).cloned().collect();
-        let mut touched: BTreeSet<IpNet> = self.warnings.contested().into_iter().collect();
+        let mut before = Before::new();
+        for subnet in self.warnings.contested() {
+            self.touch(subnet, &mut before);
+        }
         for key in gone {
-            self.remove(&key, &mut touched);
+            self.remove(&key, &mut before);
         }
         self.warnings.keep(&present);
         for entry in entries {
-            self.absorb(entry, &mut touched);
+            self.absorb(entry, &mut before);
         }
-        for subnet in touched {
-            self.settle(subnet);
+        for subnet in before.into_keys() {
+            self.warnings.contest(subnet, self.contest(subnet));
         }
-        &self.peers
+        self.peers()
     }
 
     /// Takes what one message tells; what it changes, if anything. A host that replaces its key with another
     /// does so in one transaction, and its events come in one message: only where they lead to counts.
     pub(super) fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Update> {
-        let mut touched = BTreeSet::new();
+        let mut before = Before::new();
         for event in events {
             match event {
-                Event::Put(entry) => self.absorb(entry, &mut touched),
+                Event::Put(entry) => self.absorb(entry, &mut before),
                 Event::Delete(key) => {
                     self.warnings.forget(&key);
-                    self.remove(&key, &mut touched);
+                    self.remove(&key, &mut before);
                 }
             }
         }
-        touched.into_iter().filter_map(|subnet| self.settle(subnet)).collect()
+        before.into_iter().filter_map(|(subnet, before)| self.settle(subnet, before)).collect()
     }
 
-    fn name<'k>(&self, key: &'k [u8]) -> Result<&'k str, String> {
-        key.strip_prefix(self.prefix.as_bytes())
-            .and_then(|name| str::from_utf8(name).ok())
-            .ok_or_else(|| "the key is no UTF-8 text: a subnet like 10.5.52.0-24 is expected".into())
-    }
-
-    fn absorb(&mut self, entry: Entry, touched: &mut BTreeSet<IpNet>) {
-        let Entry { key, value, created } = entry;
-        match self.name(&key).and_then(|name| schema::parse_lease(name, &value)) {
+    fn absorb(&mut self, entry: Entry, before: &mut Before) {
+        let Entry { key, lease, created } = entry;
+        match lease {
             Ok(schema::Lease::Peer(peers)) => {
                 self.warnings.settle(&key);
-                self.remove(&key, touched);
+                let known = self.good.get(&key[..]);
+                if known.is_some_and(|known| known.created == created && *known.peers == *peers) {
+                    return;
+                }
+                self.remove(&key, before);
                 let key: Arc<[u8]> = key.into();
                 for peer in &peers {
-                    touched.insert(peer.subnet);
+                    self.touch(peer.subnet, before);
                     self.claimants.insert((peer.subnet, created, Arc::clone(&key)));
                 }
                 self.good.insert(key, Claim { created, peers: peers.into() });
             }
             Ok(schema::Lease::Ignored(why)) => {
-                self.remove(&key, touched);
+                self.remove(&key, before);
                 self.warnings.say(&key, why, "the peer is ignored");
             }
             Err(why) => {
@@ -147,12 +156,19 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn remove(&mut self, key: &[u8], touched: &mut BTreeSet<IpNet>) {
-        let Some((key, Claim { created, peers })) = self.good.remove_entry(key) else { return };
-        for PeerSubnet { subnet, .. } in peers {
-            touched.insert(subnet);
+    fn remove(&mut self, key: &[u8], before: &mut Before) {
+        let Some(claim) = self.good.get(key) else { return };
+        let subnets: Vec<IpNet> = claim.peers.iter().map(|peer| peer.subnet).collect();
+        subnets.iter().for_each(|subnet| self.touch(*subnet, before));
+        let Some((key, Claim { created, .. })) = self.good.remove_entry(key) else { return };
+        for subnet in subnets {
             self.claimants.remove(&(subnet, created, Arc::clone(&key)));
         }
+    }
+
+    /// Notes what is so, before it changes.
+    fn touch(&self, subnet: IpNet, before: &mut Before) {
+        before.entry(subnet).or_insert_with(|| self.first(subnet).cloned());
     }
 
     /// The keys that claim a subnet, the oldest first.
@@ -162,17 +178,30 @@ impl<'a> Fold<'a> {
         of_subnet.map(|(.., key)| &key[..])
     }
 
-    /// Compares what a subnet is now with what was reported of it.
-    fn settle(&mut self, subnet: IpNet) -> Option<Update> {
-        self.warnings.contest(subnet, self.contest(subnet));
-        let peer = self.claimants(subnet).next().and_then(|key| self.peer(key, subnet)).cloned();
-        match peer {
-            Some(peer) if self.peers.get(&subnet) == Some(&peer) => None,
-            Some(peer) => {
-                self.peers.insert(subnet, peer.clone());
-                Some(Update::Put(peer))
+    /// Who has a subnet.
+    fn first(&self, subnet: IpNet) -> Option<&PeerSubnet> {
+        self.claimants(subnet).next().and_then(|key| self.peer(key, subnet))
+    }
+
+    /// Who has each subnet.
+    fn peers(&self) -> BTreeMap<IpNet, PeerSubnet> {
+        let mut peers = BTreeMap::new();
+        for (subnet, _, key) in &self.claimants {
+            // The first is the oldest.
+            if let Some(peer) = self.peer(key, *subnet).filter(|_| !peers.contains_key(subnet)) {
+                peers.insert(*subnet, peer.clone());
             }
-            None => self.peers.remove(&subnet).map(|_| Update::Delete(subnet)),
+        }
+        peers
+    }
+
+    /// Compares what a subnet is now with what was so before.
+    fn settle(&self, subnet: IpNet, before: Option<PeerSubnet>) -> Option<Update> {
+        self.warnings.contest(subnet, self.contest(subnet));
+        match self.first(subnet) {
+            peer if peer == before.as_ref() => None,
+            Some(peer) => Some(Update::Put(peer.clone())),
+            None => Some(Update::Delete(subnet)),
         }
     }
 

@@ -9,9 +9,9 @@ use crate::store::StoreError;
 const PAGE: i64 = 500;
 
 /// All keys under a prefix, as they were at one revision.
-pub(super) struct Listing {
+pub(super) struct Listing<T> {
     pub(super) revision: i64,
-    pub(super) pairs: Vec<KeyValue>,
+    pub(super) pairs: Vec<T>,
 }
 
 /// Reads one key; `None` where it does not exist.
@@ -23,9 +23,13 @@ pub(super) async fn value(link: &Link, key: &str) -> Result<Option<Vec<u8>>, Sto
     .await
 }
 
-/// Reads all keys under `prefix`, from the quorum.
-pub(super) async fn all(link: &Link, prefix: &str) -> Result<Listing, StoreError> {
-    link.call(&format!("listing {prefix}"), |client| pages(kv(&client), prefix)).await
+/// Reads all keys under `prefix`, from the quorum; of each what `read` makes of it is kept.
+pub(super) async fn all<T>(
+    link: &Link,
+    prefix: &str,
+    read: impl Fn(KeyValue) -> T,
+) -> Result<Listing<T>, StoreError> {
+    link.call(&format!("listing {prefix}"), |client| pages(kv(&client), prefix, &read)).await
 }
 
 pub(super) fn kv(client: &Client) -> KvClient {
@@ -34,7 +38,11 @@ pub(super) fn kv(client: &Client) -> KvClient {
 
 /// The first page decides the revision; the others are read at it. Where it is compacted meanwhile, the call
 /// fails with OUT_OF_RANGE and starts over.
-pub(super) async fn pages(mut kv: KvClient, prefix: &str) -> Result<Listing, Error> {
+pub(super) async fn pages<T>(
+    mut kv: KvClient,
+    prefix: &str,
+    read: &impl Fn(KeyValue) -> T,
+) -> Result<Listing<T>, Error> {
     let end = prefix_end(prefix);
     let mut listing = Listing { revision: 0, pairs: Vec::new() };
     let mut from = prefix.as_bytes().to_vec();
@@ -46,11 +54,13 @@ pub(super) async fn pages(mut kv: KvClient, prefix: &str) -> Result<Listing, Err
             listing.revision = page.header().map_or(0, |header| header.revision());
         }
         let more = page.more();
-        listing.pairs.extend(page.take_kvs());
-        match listing.pairs.last() {
-            // The next key in byte order is this one with a zero byte appended.
-            Some(last) if more => from = [last.key(), &[0]].concat(),
-            _ => return Ok(listing),
+        let pairs = page.take_kvs();
+        // The next key in byte order is this one with a zero byte appended.
+        let next = pairs.last().filter(|_| more).map(|last| [last.key(), &[0]].concat());
+        listing.pairs.extend(pairs.into_iter().map(read));
+        match next {
+            Some(next) => from = next,
+            None => return Ok(listing),
         }
     }
 }

@@ -113,9 +113,8 @@ impl Store for EtcdStore {
 
     async fn list(&self) -> Result<BTreeMap<IpNet, PeerSubnet>, StoreError> {
         let subnets = self.subnets();
-        let listing = list::all(&self.link, &subnets).await?;
-        let entries = listing.pairs.into_iter().map(Entry::from).collect();
-        Ok(Fold::new(&subnets, &self.warnings).replace(entries).clone())
+        let listing = list::all(&self.link, &subnets, |pair| Entry::of(&subnets, pair)).await?;
+        Ok(Fold::new(&self.warnings).replace(listing.pairs))
     }
 
     async fn watch(&self, updates: mpsc::Sender<Update>) {

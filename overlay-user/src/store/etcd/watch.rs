@@ -37,8 +37,7 @@ impl From<String> for Lost {
 
 /// Reports for ever.
 pub(super) async fn run(store: &EtcdStore, updates: &mpsc::Sender<Update>) {
-    let subnets = store.subnets();
-    let mut fold = Fold::new(&subnets, &store.warnings);
+    let mut fold = Fold::new(&store.warnings);
     let mut delays = link::backoff();
     let mut revision = 0;
     loop {
@@ -59,7 +58,7 @@ async fn session(
     updates: &mpsc::Sender<Update>,
 ) -> Lost {
     let subnets = store.subnets();
-    let listing = match list::all(&store.link, &subnets).await {
+    let listing = match list::all(&store.link, &subnets, |pair| Entry::of(&subnets, pair)).await {
         Ok(listing) => listing,
         Err(error) => return error.to_string().into(),
     };
@@ -72,8 +71,7 @@ async fn session(
     }
     *revision = listing.revision;
     // Where the receiver is gone, the caller ends us.
-    let entries = listing.pairs.into_iter().map(Entry::from).collect();
-    let _ = updates.send(Update::Snapshot(fold.replace(entries).clone())).await;
+    let _ = updates.send(Update::Snapshot(fold.replace(listing.pairs))).await;
     let options = WatchOptions::new().with_prefix();
     let mut stream = match open(store, &subnets, options, *revision).await {
         Ok(stream) => stream,
@@ -83,14 +81,15 @@ async fn session(
     let began = Instant::now();
     loop {
         match next(store, &subnets, &mut stream, revision).await {
-            Ok(message) => apply(fold, &message, updates).await,
+            Ok(message) => apply(fold, &subnets, &message, updates).await,
             Err(reason) => return Lost { reason, lasted: began.elapsed() },
         }
     }
 }
 
-async fn apply(fold: &mut Fold<'_>, message: &WatchResponse, updates: &mpsc::Sender<Update>) {
-    for update in fold.apply(message.events().iter().filter_map(Event::of)) {
+async fn apply(fold: &mut Fold<'_>, subnets: &str, message: &WatchResponse, updates: &mpsc::Sender<Update>) {
+    let events = message.events().iter().filter_map(|event| Event::of(subnets, event));
+    for update in fold.apply(events) {
         let _ = updates.send(update).await;
     }
 }

@@ -15,7 +15,7 @@ fn value(last: u8) -> Vec<u8> {
 }
 
 fn entry(name: &str, created: i64, value: impl Into<Vec<u8>>) -> Entry {
-    Entry { key: key(name), value: value.into(), created }
+    Entry::read(SUBNETS, key(name), &value.into(), created)
 }
 
 fn put(name: &str, created: i64, value: impl Into<Vec<u8>>) -> Event {
@@ -43,7 +43,7 @@ fn told(updates: Vec<Update>) -> Vec<String> {
 #[test]
 fn a_bad_edit_keeps_the_last_good_state_and_a_delete_ends_it() {
     let warnings = Warnings::default();
-    let mut fold = Fold::new(SUBNETS, &warnings);
+    let mut fold = Fold::new(&warnings);
     assert_eq!(told(fold.apply([put("10.9.0.0-24", 1, value(7))])), ["10.9.0.0/24=192.0.2.7"]);
     assert_eq!(fold.apply([put("10.9.0.0-24", 1, "{")]), []);
     assert_eq!(fold.replace(vec![entry("10.9.0.0-24", 1, "{")]).len(), 1);
@@ -56,7 +56,7 @@ fn a_bad_edit_keeps_the_last_good_state_and_a_delete_ends_it() {
 #[test]
 fn another_backend_is_no_peer_any_more() {
     let warnings = Warnings::default();
-    let mut fold = Fold::new(SUBNETS, &warnings);
+    let mut fold = Fold::new(&warnings);
     fold.apply([put("10.9.0.0-24", 1, value(7))]);
     let other = r#"{"PublicIP":"192.0.2.7","BackendType":"host-gw"}"#;
     assert_eq!(fold.apply([put("10.9.0.0-24", 1, other)]), [gone("10.9.0.0/24")]);
@@ -65,7 +65,7 @@ fn another_backend_is_no_peer_any_more() {
 #[test]
 fn one_key_two_subnets() {
     let warnings = Warnings::default();
-    let mut fold = Fold::new(SUBNETS, &warnings);
+    let mut fold = Fold::new(&warnings);
     let both = fold.apply([put("10.9.0.0-24&fd00:9::-64", 1, value(1))]);
     assert_eq!(told(both), ["10.9.0.0/24=192.0.2.1", "fd00:9::/64=192.0.2.1"]);
     let both = fold.apply([delete("10.9.0.0-24&fd00:9::-64")]);
@@ -76,7 +76,7 @@ fn one_key_two_subnets() {
 fn the_key_that_was_there_first_counts_until_it_is_gone() {
     let warnings = Warnings::default();
     let contests = || warnings.said().contests.values().cloned().collect::<Vec<_>>();
-    let mut fold = Fold::new(SUBNETS, &warnings);
+    let mut fold = Fold::new(&warnings);
     fold.apply([put("10.9.0.0-24&fd00:9::-64", 5, value(1))]);
     assert_eq!(fold.apply([put("10.9.0.0-24", 6, value(2))]), [], "nobody's route changes");
     assert_eq!(fold.apply([put("10.8.0.0-24&fd00:9::-64", 7, value(3))]).len(), 1, "10.8.0.0/24 alone");
@@ -106,11 +106,11 @@ fn a_list_and_its_events_agree_on_who_was_first() {
     let entries =
         [("10.9.0.0-24", 9, 1), ("10.9.0.0-24&fd00:9::-64", 3, 2), ("10.9.0.0-24&fd00:8::-64", 9, 3)]
             .map(|(name, created, host)| entry(name, created, value(host)));
-    let mut listed = Fold::new(SUBNETS, &warnings);
+    let mut listed = Fold::new(&warnings);
     let listed = listed.replace(entries.to_vec()).clone();
     assert_eq!(listed[&"10.9.0.0/24".parse().unwrap()].host.to_string(), "192.0.2.2");
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-        let mut fold = Fold::new(SUBNETS, &warnings);
+        let mut fold = Fold::new(&warnings);
         for n in order {
             fold.apply([Event::Put(entries[n].clone())]);
         }
@@ -121,7 +121,7 @@ fn a_list_and_its_events_agree_on_who_was_first() {
 #[test]
 fn a_key_replaced_in_one_transaction_is_never_gone_nor_contested() {
     let warnings = Warnings::default();
-    let mut fold = Fold::new(SUBNETS, &warnings);
+    let mut fold = Fold::new(&warnings);
     fold.apply([put("10.9.0.0-24", 1, value(1))]);
     let handover = [delete("10.9.0.0-24"), put("10.9.0.0-24&fd00:9::-64", 2, value(1))];
     assert_eq!(told(fold.apply(handover)), ["fd00:9::/64=192.0.2.1"]);
@@ -134,7 +134,7 @@ fn a_key_replaced_in_one_transaction_is_never_gone_nor_contested() {
 fn trouble_is_said_once() {
     let warnings = Warnings::default();
     let said = || warnings.said().keys.clone();
-    let mut fold = Fold::new(SUBNETS, &warnings);
+    let mut fold = Fold::new(&warnings);
     fold.apply([put("nonsense", 1, value(1)), put("10.9.0.0-24", 1, "[]")]);
     let first = said();
     assert_eq!(first.len(), 2);
@@ -210,7 +210,7 @@ proptest! {
     #[test]
     fn updates_add_up_to_the_snapshot(steps in proptest::collection::vec(step(), 0..40)) {
         let warnings = Warnings::default();
-        let mut fold = Fold::new(SUBNETS, &warnings);
+        let mut fold = Fold::new(&warnings);
         let mut etcd = Model::default();
         let mut receiver: BTreeMap<IpNet, PeerSubnet> = BTreeMap::new();
         for step in steps {
@@ -237,7 +237,7 @@ proptest! {
     #[test]
     fn who_watched_agrees_with_who_lists(steps in proptest::collection::vec(step(), 0..40)) {
         let (warnings, fresh) = (Warnings::default(), Warnings::default());
-        let mut fold = Fold::new(SUBNETS, &warnings);
+        let mut fold = Fold::new(&warnings);
         let mut etcd = Model::default();
         for step in steps {
             let bad = |value: &Vec<u8>| value.len() < 3;
