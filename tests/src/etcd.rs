@@ -27,6 +27,7 @@ pub struct Etcd {
     ns: PathBuf,
     ip: IpAddr,
     dir: PathBuf,
+    args: Vec<String>,
     process: Option<Background>,
 }
 
@@ -37,8 +38,18 @@ impl Etcd {
     /// # Errors
     /// etcd is not installed, or does not come up; the error holds the end of its log.
     pub fn start(ns: &Netns, ip: impl Into<IpAddr>, dir: &Path) -> Result<Self> {
+        Self::start_with(ns, ip, dir, &[])
+    }
+
+    /// Starts it as [`Self::start`] does, with more arguments.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(ns: &Netns, ip: impl Into<IpAddr>, dir: &Path, args: &[&str]) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut etcd = Self { ns: ns.path().to_owned(), ip: ip.into(), dir: dir.to_owned(), process: None };
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let (ns, dir) = (ns.path().to_owned(), dir.to_owned());
+        let mut etcd = Self { ns, ip: ip.into(), dir, args, process: None };
         fresh_log(&etcd.log())?;
         etcd.start_again()?;
         Ok(etcd)
@@ -64,6 +75,7 @@ impl Etcd {
             &format!("--initial-advertise-peer-urls={peer}"),
             &format!("--initial-cluster=etcd={peer}"),
         ]);
+        let cmd = cmd.args(&self.args);
         let mut process = cmd.spawn(&self.log())?;
         let ready = eventually_some("etcd serves", READY, || {
             if !process.alive() {
@@ -77,6 +89,12 @@ impl Etcd {
             Err(e) => bail!("{e:#}\n{}", process.tail(15)),
         }
         Ok(())
+    }
+
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Background::pid)
     }
 
     /// What clients connect to.

@@ -19,6 +19,7 @@ pub mod frame;
 pub mod hooks;
 pub mod host;
 pub mod image;
+pub mod interrupt;
 pub mod kernel_vtep;
 pub mod maps;
 pub mod netns;

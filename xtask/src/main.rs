@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask <command>`. One file per command.
 
+mod bench;
 mod build_ebpf;
 mod check;
 mod command;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Feed mutated packets to the loaded programs, or bytes to the parsers
     Fuzz(fuzz::Args),
+    /// Compare overlayd with what it replaces, on the same hosts and the same wire
+    Bench(bench::Args),
     /// Run a command, or the tests that depend on it, under other Linux kernels
     Vm(vm::Args),
     /// Formatting, lints and documentation, warnings denied
@@ -59,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Check(args) => check::run(&args),
     }

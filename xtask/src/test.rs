@@ -12,6 +12,9 @@ use crate::{command, setup, tally::Tally, vm};
 /// The tests that need root and a kernel.
 const ROOT_PACKAGE: &str = "overlay-tests";
 
+/// The benchmark's tests, of which some need root too.
+const BENCH_PACKAGE: &str = "overlay-bench";
+
 /// Each of these has hosts and daemons of its own; more at once on two cores disturb each other's timing.
 const ROOT_THREADS: &str = "--test-threads=4";
 
@@ -57,14 +60,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn host_tests(args: &Args) -> Command {
-    let mut cargo =
-        command::cargo(&["test", "--no-fail-fast", "--workspace", "--exclude", ROOT_PACKAGE, "--"]);
-    cargo.args(&args.filter);
+    let mut cargo = command::cargo(&["test", "--no-fail-fast", "--workspace"]);
+    cargo.args(["--exclude", ROOT_PACKAGE, "--exclude", BENCH_PACKAGE, "--"]).args(&args.filter);
     cargo
 }
 
 fn root_tests(args: &Args, target: &Path) -> Command {
-    let mut cargo = root_test(target, &variables(args, target), &["--no-fail-fast"]);
+    let mut cargo =
+        root_test(target, &variables(args, target), &["--package", BENCH_PACKAGE, "--no-fail-fast"]);
     cargo.args(["--", ROOT_THREADS]).args(&args.filter);
     cargo
 }

@@ -1,9 +1,26 @@
 //! The systems that are compared: each two hosts on one wire, with a container each.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+mod bare;
+mod bed;
+mod compared;
+mod cpu;
+mod docker_overlay;
+mod host_gw;
+mod kernel_vxlan;
+mod offloads;
+mod overlayd;
+mod ovs_gre;
+mod proof;
+mod versions;
 
-use anyhow::{Result, bail};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use harness::Scope;
 use serde::Serialize;
+
+/// How long what takes no time may take, on a machine with much to do.
+const SOON: Duration = Duration::from_secs(10);
 
 /// What joins the two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -63,19 +80,19 @@ pub trait System: Send {
     fn check(&self) -> Result<()>;
 }
 
+const BARE: &str = "bare";
+const HOST_GW: &str = "host-gw";
+const KERNEL_VXLAN: &str = "kernel-vxlan";
+const DOCKER_OVERLAY: &str = "docker-overlay";
+const OVS_GRE: &str = "ovs-gre";
+const OVERLAYD_AUTO: &str = "overlayd-auto";
+const OVERLAYD_TC: &str = "overlayd-tc-vxlan";
+const OVERLAYD_XDP: &str = "overlayd-xdp-vxlan";
+
 /// The systems, in the order of the report.
 #[must_use]
 pub fn all() -> &'static [&'static str] {
-    &[
-        "bare",
-        "host-gw",
-        "kernel-vxlan",
-        "docker-overlay",
-        "ovs-gre",
-        "overlayd-auto",
-        "overlayd-tc-vxlan",
-        "overlayd-xdp-vxlan",
-    ]
+    &[BARE, HOST_GW, KERNEL_VXLAN, DOCKER_OVERLAY, OVS_GRE, OVERLAYD_AUTO, OVERLAYD_TC, OVERLAYD_XDP]
 }
 
 /// Why a system cannot be had on this machine, in words for the report; `None` where nothing stands against it.
@@ -83,21 +100,38 @@ pub fn all() -> &'static [&'static str] {
 /// # Errors
 /// There is no system of this name.
 pub fn missing(name: &str) -> Result<Option<String>> {
-    known(name).map(|()| None)
+    Ok(if known(name)? == OVS_GRE { ovs_gre::missing() } else { None })
 }
 
-/// Brings a system up on a wire of its own. Any number may be up at once, also of one name.
+/// Brings a system up on a wire of its own, and checks it. Any number may be up at once, also of one name.
 ///
 /// # Errors
 /// There is no system of this name, or something did not come up: the error says what and shows its log.
 pub fn up(name: &str, wire: Wire) -> Result<Box<dyn System>> {
-    known(name)?;
-    bail!("{name} on the {wire} wire: not yet")
+    up_in(Scope::unique()?, name, wire)
 }
 
-fn known(name: &str) -> Result<()> {
-    if all().contains(&name) {
-        return Ok(());
-    }
-    bail!("there is no system `{name}`: it is one of {}", all().join(", "))
+/// Brings a system up under a given name, by which all of it can be removed after a crash ([`harness::scope::remove`]).
+///
+/// # Errors
+/// As [`up`].
+pub fn up_in(scope: Scope, name: &str, wire: Wire) -> Result<Box<dyn System>> {
+    let name = known(name)?;
+    let system = match name {
+        BARE => bare::up(name, scope, wire),
+        HOST_GW => host_gw::up(name, scope, wire),
+        KERNEL_VXLAN => kernel_vxlan::up(name, scope, wire),
+        DOCKER_OVERLAY => docker_overlay::up(name, scope, wire, docker_overlay::Control::of_this_machine()?),
+        OVS_GRE => ovs_gre::up(name, scope, wire),
+        OVERLAYD_AUTO => overlayd::up(name, scope, wire, "auto"),
+        OVERLAYD_TC => overlayd::up(name, scope, wire, "tc"),
+        OVERLAYD_XDP => overlayd::up(name, scope, wire, "xdp"),
+        other => bail!("{other} is in the list of systems, and nothing brings it up"),
+    };
+    system.with_context(|| format!("{name} on the {wire} wire"))
+}
+
+fn known(name: &str) -> Result<&'static str> {
+    let found = all().iter().find(|known| **known == name);
+    found.copied().with_context(|| format!("there is no system `{name}`: it is one of {}", all().join(", ")))
 }

@@ -8,6 +8,7 @@ mod ping;
 mod probe;
 mod sniff;
 mod tally;
+pub mod tap;
 mod transfer;
 
 pub use datagram::{Datagram, DatagramSocket};

@@ -2,7 +2,6 @@
 
 pub(crate) mod binaries;
 mod exec;
-pub(crate) mod interrupt;
 pub(crate) mod root;
 pub(crate) mod state;
 pub(crate) mod up;
@@ -10,6 +9,7 @@ pub(crate) mod up;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+pub(crate) use harness::interrupt;
 use harness::scope::{self, Remains};
 
 use state::State;

@@ -59,6 +59,7 @@ if command -v systemctl >/dev/null 2>&1; then
         docker.io) units="docker.service docker.socket" ;;
         containerd) units="containerd.service" ;;
         etcd-server) units="etcd.service" ;;
+        openvswitch-switch) units="openvswitch-switch.service ovs-vswitchd.service ovsdb-server.service" ;;
         *) continue ;;
         esac
         for unit in $units; do

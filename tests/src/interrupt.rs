@@ -18,7 +18,10 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 ///
 /// Handlers, and not a blocked mask: exec puts handlers back to the default, but keeps the mask, and daemons that
 /// outlive us could not be ended by SIGTERM.
-pub(crate) fn watch() -> Result<()> {
+///
+/// # Errors
+/// The kernel takes no handler.
+pub fn watch() -> Result<()> {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic and calls write(2), which signal-safety(7) allows.
@@ -34,12 +37,16 @@ extern "C" fn note(_signal: c_int) {
 }
 
 /// Whether a signal came.
-pub(crate) fn came() -> bool {
+#[must_use]
+pub fn came() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// Fails if a signal came.
-pub(crate) fn check() -> Result<()> {
+///
+/// # Errors
+/// It did.
+pub fn check() -> Result<()> {
     if came() {
         bail!("interrupted");
     }
@@ -47,7 +54,10 @@ pub(crate) fn check() -> Result<()> {
 }
 
 /// Prints a heading, unless a signal came.
-pub(crate) fn step(what: &str) -> Result<()> {
+///
+/// # Errors
+/// One did.
+pub fn step(what: &str) -> Result<()> {
     check()?;
     println!("==> {what}");
     Ok(())
@@ -61,13 +71,13 @@ mod tests {
 
     use super::*;
 
-    const CHILD: &str = "OVERLAYD_XTASK_TEST_INTERRUPT";
+    const CHILD: &str = "OVERLAYD_TEST_INTERRUPT";
 
     /// In a process of its own, as the handlers are the whole process's.
     #[test]
     fn a_signal_is_noted_and_blocked_for_no_child() {
         if env::var_os(CHILD).is_none() {
-            let name = "lab::interrupt::tests::a_signal_is_noted_and_blocked_for_no_child";
+            let name = "interrupt::tests::a_signal_is_noted_and_blocked_for_no_child";
             let mut again = Command::new(env::current_exe().unwrap());
             let output = again.args(["--exact", name]).env(CHILD, "1").output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
