@@ -45,7 +45,7 @@ pub struct Args {
     /// Write the figures to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the section of docs/benchmarks.md to this file
+    /// Write a page for docs/ to this file
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
             eprintln!("{}", figures.last());
         }
     }
-    let report = Report::new(plan, figures)?;
+    let report = Report::new(plan, figures);
     println!("{}", report.text());
     if let Some(file) = &args.json {
         report.write_json(file)?;

@@ -5,6 +5,8 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::report::Machine;
+
 use super::{
     Plan,
     figures::{Figures, Metric, Spread},
@@ -15,16 +17,12 @@ use super::{
 pub(super) struct Report {
     plan: Plan,
     tables: Vec<(Table, Figures)>,
-    kernel: String,
-    cpus: usize,
+    machine: Machine,
 }
 
 impl Report {
-    pub(super) fn new(plan: Plan, tables: Vec<(Table, Figures)>) -> Result<Self> {
-        let release = "/proc/sys/kernel/osrelease";
-        let kernel = fs::read_to_string(release).with_context(|| format!("cannot read {release}"))?;
-        let cpus = std::thread::available_parallelism()?.get();
-        Ok(Self { plan, tables, kernel: kernel.trim().to_owned(), cpus })
+    pub(super) fn new(plan: Plan, tables: Vec<(Table, Figures)>) -> Self {
+        Self { plan, tables, machine: Machine::this() }
     }
 
     pub(super) fn text(&self) -> String {
@@ -43,15 +41,21 @@ impl Report {
     }
 
     fn conditions(&self) -> String {
+        let Machine { cpu, memory, kernel, commit, day, .. } = &self.machine;
         format!(
-            "Linux {}, {} CPUs. Rounds of {} s at rest and {} s with 100 changes a second; median [min-max].",
-            self.kernel, self.cpus, self.plan.seconds, self.plan.seconds
+            "{cpu}, {memory}, Linux {kernel}, commit {commit}, {day}. Rounds of {} s at rest and {} s with 100 changes a \
+             second; median [min-max].",
+            self.plan.seconds, self.plan.seconds
         )
     }
 
-    /// The section of docs/benchmarks.md.
+    /// A page of docs/.
     fn markdown(&self) -> String {
-        let mut text = format!("{}\n", self.conditions());
+        let mut text = String::from(
+            "# A daemon with very many peers\n\nWritten by `cargo xtask bench daemon --markdown`; not to be edited. \
+             What each figure is, `bench/src/daemon/mod.rs` says.\n\n",
+        );
+        let _ = writeln!(text, "{}", self.conditions());
         for (table, figures) in &self.tables {
             let _ = write!(
                 text,

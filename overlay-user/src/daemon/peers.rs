@@ -34,10 +34,11 @@ impl Daemon {
         if self.is_doubtful(touched, &records) {
             self.reconciler.resync();
         }
-        let some = self.reconciler.held().filter(|_| touched.is_few());
+        // Whether what was wrong is over, a look at everything tells: at once where that costs little.
+        let settling = self.troubles.contains_key(&Aspect::Routes) && self.whole.is_due();
+        let some = self.reconciler.held().filter(|_| touched.is_few() && !settling);
         let troubles = match some.map(|held| Part::around(touched, &records, held)) {
             Some(part) => {
-                // Whether older ones are settled, the next look at everything tells.
                 let mut troubles = self.troubles.get(&Aspect::Routes).cloned().unwrap_or_default();
                 troubles.extend(self.find_ways(&records, &part).await);
                 troubles.extend(self.bring(&records, &part, Stage::All).await);

@@ -69,7 +69,7 @@ fn without_checksums(held: &Held, maps: &Maps) -> Result<BTreeSet<String>, Datap
     let mut troubles = BTreeSet::new();
     for port in held.checksum_ports() {
         if !has_device(port, maps)? {
-            troubles.extend(held.wanting_checksums(port).map(lost));
+            troubles.extend(held.wanting_checksums(port).map(|tunnel| lost(&tunnel)));
         }
     }
     Ok(troubles)

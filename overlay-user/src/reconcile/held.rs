@@ -12,7 +12,7 @@ use overlay_common::{
     vni::VniKey,
 };
 
-use super::{change::Change, observe::Observed, plan::Used};
+use super::{change::Change, kept::Kept, observe::Observed, plan::Used};
 use crate::datapath::map::RouteKey;
 
 /// What is in the maps and in the kernel's tables, by host.
@@ -57,7 +57,7 @@ impl Held {
         let index = Index { routes: vec![0; MAX_TUNNELS], ..Index::default() };
         let mut held = Self { observed, index, ..Self::default() };
         peers.into_iter().for_each(|(key, peer)| held.put_peer(key, peer));
-        tunnels.into_iter().for_each(|(id, tunnel)| held.put_tunnel(id, tunnel));
+        tunnels.into_iter().for_each(|(id, tunnel)| held.put_tunnel(id, &tunnel.get()));
         routes.into_iter().for_each(|(key, route)| held.put_route(key, route));
         for (id, since) in &mut held.idle {
             *since = idle.get(id).copied().unwrap_or(*since);
@@ -109,9 +109,9 @@ impl Held {
     }
 
     /// The tunnels to a port that want UDP checksums.
-    pub fn wanting_checksums(&self, port: u16) -> impl Iterator<Item = &Tunnel> {
+    pub fn wanting_checksums(&self, port: u16) -> impl Iterator<Item = Tunnel> {
         let of_port = self.index.checksums.range((port, 0)..=(port, u32::MAX));
-        of_port.filter_map(|(_, id)| self.observed.tunnels.get(id).map(AsRef::as_ref))
+        of_port.filter_map(|(_, id)| self.observed.tunnels.get(id).map(Kept::get))
     }
 
     /// The ids of whoever has an address.
@@ -161,7 +161,7 @@ impl Held {
         match change {
             Change::PutPeer { key, peer, .. } => self.put_peer(*key, *peer),
             Change::DeletePeer(key) => self.delete_peer(*key),
-            Change::PutTunnel(id, tunnel) => self.put_tunnel(*id, tunnel.clone()),
+            Change::PutTunnel(id, tunnel) => self.put_tunnel(*id, tunnel),
             Change::ClearTunnel(id) => self.clear_tunnel(*id),
             Change::PutRoute(key, route) => self.put_route(*key, *route),
             Change::DeleteRoute(key) => self.delete_route(*key),
@@ -196,7 +196,7 @@ impl Held {
         }
     }
 
-    fn put_tunnel(&mut self, id: u32, tunnel: Box<Tunnel>) {
+    fn put_tunnel(&mut self, id: u32, tunnel: &Tunnel) {
         self.clear_tunnel(id);
         self.index.tunnels.insert((tunnel.peer, id));
         if tunnel.flags & tunnel_flag::UDP_CHECKSUM != 0 {
@@ -206,11 +206,11 @@ impl Held {
         if self.users(id) == 0 {
             self.idle.insert(id, Instant::now());
         }
-        self.observed.tunnels.insert(id, tunnel);
+        self.observed.tunnels.insert(id, tunnel.into());
     }
 
     fn clear_tunnel(&mut self, id: u32) {
-        let Some(tunnel) = self.observed.tunnels.remove(&id) else { return };
+        let Some(tunnel) = self.observed.tunnels.remove(&id).map(|kept| kept.get()) else { return };
         self.index.tunnels.remove(&(tunnel.peer, id));
         self.index.checksums.remove(&(tunnel.port.get(), id));
         self.used.tunnels.remove(id);
@@ -249,7 +249,7 @@ impl Held {
 
     /// The UDP port that a tunnel leads to; 0 where there is no such tunnel.
     pub fn port(&self, tunnel: u32) -> u16 {
-        self.observed.tunnels.get(&tunnel).map_or(0, |tunnel| tunnel.port.get())
+        self.observed.tunnels.get(&tunnel).map_or(0, |tunnel| tunnel.get().port.get())
     }
 }
 

@@ -11,6 +11,7 @@ pub mod apply;
 pub mod change;
 pub mod desired;
 pub mod held;
+pub mod kept;
 pub mod observe;
 pub mod part;
 pub mod plan;

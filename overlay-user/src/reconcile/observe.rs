@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use overlay_common::{
     Mac,
-    map::{Peer, PeerKey, Route, Tunnel},
+    map::{Peer, PeerKey, Route},
 };
 
 use super::{
     change::{Change, OverlayNeighbour},
     desired::KernelRouteKey,
+    kept::Kept,
     table,
 };
 use crate::{
@@ -30,7 +31,7 @@ pub struct Observed {
     /// `ROUTES_V4`.
     pub routes: BTreeMap<RouteKey, Route>,
     /// `TUNNELS` in use.
-    pub tunnels: BTreeMap<u32, Box<Tunnel>>,
+    pub tunnels: BTreeMap<u32, Kept>,
     /// `PEERS`.
     pub peers: BTreeMap<PeerKey, Peer>,
     /// `LISTEN_PORTS`.
@@ -57,7 +58,7 @@ pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Obs
         listen_ports: maps.listen_ports()?.into_iter().map(|(port, _)| port).collect(),
         ..Observed::default()
     };
-    maps.each_tunnel(|id, tunnel| drop(observed.tunnels.insert(id, Box::new(tunnel))))?;
+    maps.each_tunnel(|id, tunnel| drop(observed.tunnels.insert(id, Kept::from(&tunnel))))?;
     let routes = netlink.routes(ROUTE_PROTOCOL).await.unwrap_or_default();
     let ours = routes.into_iter().filter(|route| table::is_ours(route.table));
     observed.kernel_routes = ours.map(|route| ((route.table, route.prefix), route)).collect();
@@ -83,7 +84,7 @@ impl Observed {
         match change {
             Change::PutPeer { key, peer, .. } => drop(self.peers.insert(*key, *peer)),
             Change::PutListenPort(port) => drop(self.listen_ports.insert(*port)),
-            Change::PutTunnel(id, tunnel) => drop(self.tunnels.insert(*id, tunnel.clone())),
+            Change::PutTunnel(id, tunnel) => drop(self.tunnels.insert(*id, Kept::from(&**tunnel))),
             Change::PutRoute(key, route) => drop(self.routes.insert(*key, *route)),
             Change::PutNeighbour(neighbour) => drop(self.neighbours.insert(*neighbour)),
             Change::PutKernelRoute(route) => {

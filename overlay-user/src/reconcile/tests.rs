@@ -120,7 +120,7 @@ fn bring(part: &Part, records: &Records, held: &mut Held, stage: Stage) {
         held.record(change);
         for (key, route) in &held.observed().routes {
             let tunnel = held.observed().tunnels.get(&route.tunnel);
-            assert!(tunnel.is_some_and(|tunnel| tunnel.peer == route.peer), "{key:?} has no tunnel");
+            assert!(tunnel.is_some_and(|tunnel| tunnel.get().peer == route.peer), "{key:?} has no tunnel");
         }
     }
 }

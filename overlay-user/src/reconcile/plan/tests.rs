@@ -99,7 +99,7 @@ fn bridges() -> impl Strategy<Value = Vec<u32>> {
 fn assert_routes_are_whole(observed: &Observed) {
     for (key, route) in &observed.routes {
         let tunnel = observed.tunnels.get(&route.tunnel).unwrap_or_else(|| panic!("{key:?} has no tunnel"));
-        assert_eq!(tunnel.peer, route.peer);
+        assert_eq!(tunnel.get().peer, route.peer);
         assert!(observed.peers.values().any(|peer| peer.id == route.peer), "{key:?} has no peer");
     }
     for route in observed.kernel_routes.values() {
@@ -122,7 +122,7 @@ fn carry_out(observed: &mut Observed, plan: &Plan) {
 fn assert_kernel_mtus_fit(observed: &Observed) {
     for ((_, prefix), kernel) in &observed.kernel_routes {
         let route = &observed.routes[&RouteKey::new(local().vni, *prefix)];
-        assert!(kernel.mtu <= observed.tunnels[&route.tunnel].mtu, "{kernel:?}");
+        assert!(kernel.mtu <= observed.tunnels[&route.tunnel].get().mtu, "{kernel:?}");
     }
 }
 
@@ -144,7 +144,7 @@ proptest! {
 /// The state that the observed one must be, ids aside.
 fn summary(observed: &Observed) -> BTreeMap<IpNet, (IpAddr, u32, u32, u16)> {
     let of_route = |(key, route): (&RouteKey, &Route)| {
-        let tunnel = &observed.tunnels[&route.tunnel];
+        let tunnel = observed.tunnels[&route.tunnel].get();
         (key.prefix, (tunnel.remote.into(), tunnel.mtu, tunnel.vni.get(), tunnel.port.get()))
     };
     observed.routes.iter().map(of_route).collect()
@@ -272,7 +272,7 @@ fn a_changed_tunnel_gets_a_new_id_before_the_route_moves() {
         position(|c| matches!(c, Change::PutTunnel(..))) < position(|c| matches!(c, Change::PutRoute(..)))
     );
     assert_eq!(plan.unreferenced, [old].into());
-    assert_eq!(Be16::new(4789), observed.tunnels[&old].port);
+    assert_eq!(Be16::new(4789), observed.tunnels[&old].get().port);
 }
 
 /// Each way that goes takes an id, and gives back the old one a while later.
@@ -283,9 +283,9 @@ fn without_a_free_id_the_old_tunnel_serves_on() {
     let first = plan(&desired(&[(subnet, record.clone())].into()), &observed, &BTreeSet::new());
     carry_out(&mut observed, &first);
     let (key, before) = observed.routes.clone().pop_first().unwrap();
-    let other = Tunnel { mtu: 1, ..*observed.tunnels[&before.tunnel] };
+    let other = Tunnel { mtu: 1, ..observed.tunnels[&before.tunnel].get() };
     for id in 1..MAX_TUNNELS as u32 {
-        observed.tunnels.entry(id).or_insert(Box::new(other));
+        observed.tunnels.entry(id).or_insert((&other).into());
     }
     record.vtep_mac = Some(overlay_common::Mac([2, 0, 0, 0, 0, 7]));
     let records = [(subnet, record)].into();

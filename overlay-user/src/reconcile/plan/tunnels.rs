@@ -7,22 +7,25 @@ use std::{
 
 use overlay_common::map::Tunnel;
 
-use super::{super::change::Change, ids::Ids};
+use super::{
+    super::{change::Change, kept::Kept},
+    ids::Ids,
+};
 
 /// The tunnels that there are, and those that are to be. Equal ones share an id, so they are of one peer: by that they
 /// are looked up.
 pub(super) struct Tunnels<'a> {
-    observed: HashMap<u32, Vec<(u32, &'a Tunnel)>>,
+    observed: HashMap<u32, Vec<(u32, &'a Kept)>>,
     fresh: HashMap<u32, Vec<usize>>,
     changes: Vec<(u32, Box<Tunnel>)>,
     ids: Ids,
 }
 
 impl<'a> Tunnels<'a> {
-    pub(super) fn new(observed: &'a BTreeMap<u32, Box<Tunnel>>, ids: Ids) -> Self {
-        let mut by_peer: HashMap<u32, Vec<(u32, &Tunnel)>> = HashMap::new();
+    pub(super) fn new(observed: &'a BTreeMap<u32, Kept>, ids: Ids) -> Self {
+        let mut by_peer: HashMap<u32, Vec<(u32, &Kept)>> = HashMap::new();
         for (id, tunnel) in observed {
-            by_peer.entry(tunnel.peer).or_default().push((*id, tunnel));
+            by_peer.entry(tunnel.get().peer).or_default().push((*id, tunnel));
         }
         Self { observed: by_peer, fresh: HashMap::new(), changes: Vec::new(), ids }
     }
@@ -30,7 +33,7 @@ impl<'a> Tunnels<'a> {
     /// The id of a tunnel, `held` where that is an equal one; `None` where none is free.
     pub(super) fn id(&mut self, tunnel: Tunnel, held: Option<u32>) -> Option<u32> {
         let observed = self.observed.get(&tunnel.peer).into_iter().flatten();
-        let equal = observed.filter(|(_, known)| **known == tunnel).map(|(id, _)| *id);
+        let equal = observed.filter(|(_, known)| known.get() == tunnel).map(|(id, _)| *id);
         if let Some(id) = equal.max_by_key(|id| (Some(*id) == held, Reverse(*id))) {
             return Some(id);
         }

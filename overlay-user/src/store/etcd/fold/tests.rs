@@ -230,7 +230,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(receiver, fold.replace(etcd.list()));
+        prop_assert_eq!(receiver.clone(), fold.replace(etcd.list()));
     }
 
     /// However the keys came, whoever lists them afresh agrees with whoever watched, as long as no value is bad.
