@@ -59,7 +59,7 @@ impl Report {
         for (table, figures) in &self.tables {
             let _ = write!(
                 text,
-                "\n{} peers, {}:\n\n| | figure | target |\n|---|---|---|\n",
+                "\n## {} peers, {}\n\n| | figure | target |\n|---|---|---|\n",
                 self.plan.peers,
                 table.words()
             );
