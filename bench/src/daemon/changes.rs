@@ -101,6 +101,7 @@ async fn make(place: Place<'_>, changes: Vec<Change>, taken: Sender<Taken>) -> R
     let (count, began) = (changes.len(), tokio::time::Instant::now());
     let mut under_way = JoinSet::new();
     for (number, change) in (0..).zip(changes) {
+        harness::interrupt::check()?;
         sleep_until(began + EVERY * number).await;
         under_way.spawn(one(client.clone(), change, change.peer.key(place.prefix), taken.clone()));
     }

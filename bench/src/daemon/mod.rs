@@ -21,6 +21,7 @@ mod start;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use harness::interrupt;
 
 use self::{figures::Figures, peers::Table, report::Report};
 
@@ -68,8 +69,10 @@ pub fn run(args: &Args) -> Result<()> {
         Table::ALL.into_iter().filter(|table| args.only.is_none_or(|only| only == *table)).collect();
     let mut figures: Vec<(Table, Figures)> =
         tables.iter().map(|table| (*table, Figures::default())).collect();
+    interrupt::watch()?;
     for number in 1..=rounds {
         for (table, figures) in &mut figures {
+            interrupt::check()?;
             eprintln!("round {number} of {rounds}: {} peers, {}", plan.peers, table.words());
             let round =
                 round::run(plan, *table).with_context(|| format!("round {number}, {}", table.words()))?;
