@@ -150,7 +150,12 @@ impl Vxlan {
             src: self.inner_src,
             ethertype: self.carries,
         }));
-        Template { bytes: TemplateBytes(bytes), len, checksum, room_flags: VXLAN_ENCAP_FLAGS | version_flag }
+        Template {
+            bytes: TemplateBytes { bytes },
+            len,
+            checksum,
+            room_flags: VXLAN_ENCAP_FLAGS | version_flag,
+        }
     }
 }
 

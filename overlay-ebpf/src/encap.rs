@@ -213,7 +213,7 @@ fn encap<H: Carried>(
     let hash = skb.flow_hash();
     let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(hash) };
     let mut headers: TemplateBytes = tunnel.template;
-    stamp.apply(&mut headers.0, template_len, tunnel.checksum);
+    stamp.apply(&mut headers.bytes, template_len, tunnel.checksum);
     if skb.adjust_room(template_len as i32 - L3 as i32, tunnel.room_flags).is_err() {
         return match way {
             Way::Forwarded => Ok(Verdict::Pass),
@@ -222,7 +222,7 @@ fn encap<H: Carried>(
     }
     let mut len = tunnel.template_len;
     if way == Way::Forwarded {
-        template::put_inner(&mut headers.0, template_len, &frame.ip.one_hop_less());
+        template::put_inner(&mut headers.bytes, template_len, &frame.ip.one_hop_less());
         len += size_of::<H::Start>() as u32;
     }
     skb.store_headers(&headers, len).map_err(|_| DropReason::EncapFailed)?;

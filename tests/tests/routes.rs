@@ -122,7 +122,8 @@ fn a_key_comes_moves_and_goes_within_a_second() {
     // A peer's address may be anywhere, and need not be reachable yet.
     bed.put_peer("10.9.0.0-24", "192.0.2.7");
     bed.leads_at_once("10.9.0.0/24", Some("192.0.2.7"));
-    let broadcast = maps::bytes(&bed.raw_tunnel("10.9.0.0/24").unwrap()["template"])[50..56].to_vec();
+    let broadcast =
+        maps::bytes(&bed.raw_tunnel("10.9.0.0/24").unwrap()["template"]["bytes"])[50..56].to_vec();
     assert_eq!(broadcast, [0xff; 6], "no VtepMAC was given");
     bed.del("10.9.0.0-24");
     bed.leads_at_once("10.9.0.0/24", None);
@@ -278,7 +279,7 @@ fn the_peers_file_is_applied_on_change_and_a_bad_edit_is_not() {
     let peers = bed.ctl("peers");
     let peer = peers.as_array().unwrap().iter().find(|peer| peer["public_ip"] == "172.16.199.99").unwrap();
     assert_eq!((&peer["vni"], &peer["port"], &peer["encap"]), (&42.into(), &8472.into(), &"vxlan".into()));
-    let template = maps::bytes(&bed.raw_tunnel("10.9.0.0/24").unwrap()["template"]);
+    let template = maps::bytes(&bed.raw_tunnel("10.9.0.0/24").unwrap()["template"]["bytes"]);
     assert_eq!(template[50..56], [2, 0, 0, 0, 0, 9]);
     // An editor's way to save: a new file in the old one's place.
     let new = file.with_extension("new");

@@ -16,7 +16,7 @@ pub use self::{count::*, decap::*, flow::*, node::*, remote::*, sample::*, under
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
-pub const LAYOUT: &str = "v2";
+pub const LAYOUT: &str = "v1";
 
 /// Map names, as they stand in the object file, under the pin directory and in `bpftool map`.
 pub mod name {

@@ -75,14 +75,17 @@ pub const TEMPLATE_BYTES: usize = 96;
 /// The bytes of a header template. Aligned to words, or the programs would copy it byte by byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(8))]
-pub struct TemplateBytes(pub [u8; TEMPLATE_BYTES]);
+pub struct TemplateBytes {
+    /// Outer Ethernet header to inner Ethernet header. Named, so that `bpftool map dump` has a name for it.
+    pub bytes: [u8; TEMPLATE_BYTES],
+}
 
 impl core::ops::Deref for TemplateBytes {
     type Target = [u8; TEMPLATE_BYTES];
 
     #[inline(always)]
     fn deref(&self) -> &Self::Target {
-        &self.0
+        &self.bytes
     }
 }
 

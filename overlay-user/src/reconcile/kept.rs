@@ -57,7 +57,7 @@ mod tests {
             used in 0..=TEMPLATE_BYTES,
         ) {
             let mut tunnel: Tunnel = bytemuck::pod_read_unaligned(&bytes);
-            tunnel.template.0[used..].fill(0);
+            tunnel.template.bytes[used..].fill(0);
             if one {
                 tunnel.hops = [tunnel.hops[0]; MAX_HOPS];
             }
