@@ -194,31 +194,34 @@ fn fill_peer(maps: &mut Maps, peer: &PeerHost) -> Result<(), DatapathError> {
 
 /// The tunnel to a peer, compiled as the daemon does.
 pub fn tunnel(peer: &PeerHost) -> Tunnel {
+    let underlay = Underlay::V4 { src: UNDERLAY, dst: peer.underlay };
+    compiled(peer, underlay, ETHERTYPE_IPV4, MTU)
+}
+
+/// The same over and for either version of IP.
+pub fn compiled(peer: &PeerHost, underlay: Underlay, carries: Be16, mtu: u32) -> Tunnel {
     let vni = Vni::new(peer.vni).unwrap();
-    let template = Template {
-        underlay: Underlay::V4 { src: UNDERLAY, dst: peer.underlay },
-        carries: ETHERTYPE_IPV4,
-        port: peer.port,
-        vni,
-        inner_src: MacAddr(VTEP_MAC),
-        inner_dst: MacAddr(peer.vtep_mac),
-    }
-    .compile();
+    let (inner_src, inner_dst) = (MacAddr(VTEP_MAC), MacAddr(peer.vtep_mac));
+    let template = Template { underlay, carries, port: peer.port, vni, inner_src, inner_dst }.compile();
+    let (local, remote) = match underlay {
+        Underlay::V4 { src, dst } => (MapIp::v4(src), MapIp::v4(dst)),
+        Underlay::V6 { src, dst } => (MapIp::new(src), MapIp::new(dst)),
+    };
     Tunnel {
         template: template.bytes,
         room_flags: template.room_flags,
         template_len: template.len as u32,
         checksum: template.checksum,
-        mtu: MTU,
+        mtu,
         peer: peer.id,
         encap: Encap::Vxlan as u32,
         flags: 0,
-        local: MapIp::v4(UNDERLAY),
-        remote: MapIp::v4(peer.underlay),
+        local,
+        remote,
         vni: vni.key(),
         port: Be16::new(peer.port),
         padding: [0; 2],
-        hops: [Hop { uplink: dev::UPLINK, next_hop: MapIp::v4(peer.underlay) }; MAX_HOPS],
+        hops: [Hop { uplink: dev::UPLINK, next_hop: remote }; MAX_HOPS],
     }
 }
 

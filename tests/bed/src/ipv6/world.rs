@@ -2,15 +2,14 @@
 //! A carries IPv6 over IPv4; B carries both over IPv6.
 
 use overlay_common::{
-    Be16, Encap, Mac as MacAddr, Vni,
+    Be16, Vni,
     addr::MapIp,
     map::{
-        Endpoint, EndpointKey, EndpointSource, Hop, MAX_HOPS, Peer, PeerKey, Port, Route, RouteSource,
-        Subnet, Tunnel, Uplink, endpoint_flag, port_flag,
+        Endpoint, EndpointKey, EndpointSource, Peer, PeerKey, Port, Route, RouteSource, Subnet, Tunnel,
+        Uplink, endpoint_flag, port_flag,
     },
-    template::{Underlay, Vxlan as Template},
+    template::Underlay,
     vni::VniKey,
-    wire::eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use overlay_user::datapath::{
     DatapathError,
@@ -80,38 +79,12 @@ impl Via {
     /// The tunnel, compiled as the daemon does.
     pub fn tunnel(self) -> Tunnel {
         let peer = self.peer();
-        let vni = Vni::new(peer.vni).unwrap();
-        let (underlay, local, remote) = if self.is_over_v6() {
-            (Underlay::V6 { src: UNDERLAY6, dst: B6 }, MapIp::new(UNDERLAY6), MapIp::new(B6))
+        let underlay = if self.is_over_v6() {
+            Underlay::V6 { src: UNDERLAY6, dst: B6 }
         } else {
-            let underlay = Underlay::V4 { src: UNDERLAY, dst: peer.underlay };
-            (underlay, MapIp::v4(UNDERLAY), MapIp::v4(peer.underlay))
+            Underlay::V4 { src: UNDERLAY, dst: peer.underlay }
         };
-        let template = Template {
-            underlay,
-            carries: if self.carries() == IPV4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 },
-            port: peer.port,
-            vni,
-            inner_src: MacAddr(VTEP_MAC),
-            inner_dst: MacAddr(peer.vtep_mac),
-        }
-        .compile();
-        Tunnel {
-            template: template.bytes,
-            room_flags: template.room_flags,
-            template_len: template.len as u32,
-            checksum: template.checksum,
-            mtu: self.mtu(),
-            peer: peer.id,
-            encap: Encap::Vxlan as u32,
-            flags: 0,
-            local,
-            remote,
-            vni: vni.key(),
-            port: Be16::new(peer.port),
-            padding: [0; 2],
-            hops: [Hop { uplink: dev::UPLINK, next_hop: remote }; MAX_HOPS],
-        }
+        world::compiled(&peer, underlay, Be16::new(self.carries()), self.mtu())
     }
 
     /// The tunnel packet as a peer sends it to us, around `inner`.
