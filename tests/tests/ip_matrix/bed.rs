@@ -99,10 +99,16 @@ pub(crate) fn await_xdp(topology: &Topology) {
     }
 }
 
-/// Waits until the containers of the first two hosts have talked, pair by pair, and are known.
+/// Waits until the containers of the first two hosts have talked in both versions, pair by pair, and are known. By
+/// then the underlay's own addresses are past duplicate detection too.
 pub(crate) fn settle(topology: &Topology) {
+    settle_in(topology, &VERSIONS);
+}
+
+/// [`settle`], in the versions that are served.
+pub(crate) fn settle_in(topology: &Topology, versions: &[Version]) {
     let (h1, h2) = (topology.h(1), topology.h(2));
-    for version in VERSIONS {
+    for &version in versions {
         for number in (1..).take(h1.containers.len()) {
             let (from, to) = (h1.c(number), version.ip(h2.c(number)));
             let answers = || ping(&from.ns, to, 1).is_ok_and(|ping| ping.clean());

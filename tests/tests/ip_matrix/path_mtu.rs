@@ -86,6 +86,7 @@ fn a_router_of_1400_is_told_on_by_the_gateway() {
 #[test]
 fn a_router_of_1280_leaves_room_for_ipv4_only() {
     let topology = routed(LEAST, false);
+    bed::settle_in(&topology, &[Version::V4]);
     let (h1, h2) = (topology.h(1), topology.h(2));
     let (here, there) = (bed::end(h1, 1, Version::V4), bed::end(h2, 1, Version::V4));
     let probe = Probe::start(here, there, 500, std::time::Duration::from_secs(60)).unwrap();
