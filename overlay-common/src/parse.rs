@@ -101,7 +101,7 @@ impl<O: IpHeader, const LINK: usize> OuterUdp<O, LINK> {
     /// Offset of its VXLAN header.
     pub const VXLAN: usize = Self::UDP + UdpHeader::LEN;
     /// Offset of its inner Ethernet header.
-    const INNER_ETH: usize = Self::VXLAN + VxlanHeader::LEN;
+    pub const INNER_ETH: usize = Self::VXLAN + VxlanHeader::LEN;
     /// Offset of its inner IP header.
     pub const INNER_L3: usize = Self::INNER_ETH + EthHeader::LEN;
 }
@@ -205,25 +205,12 @@ pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
     inner(packet, OuterUdp::<O, LINK>::INNER_ETH, end, vtep_mac)
 }
 
-/// Source and destination of the packet inside a VXLAN packet, unchecked: to look for it among those that were found
-/// right, and no more.
+/// Source and destination of the packet whose IP header starts `l3` bytes into this one, unchecked: to look for it
+/// among those that were found right, and no more.
 #[inline(always)]
-pub fn inner_ends<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
-    packet: &P,
-    _outer: &OuterUdp<O, LINK>,
-) -> Option<(MapIp, MapIp)> {
-    let l3 = OuterUdp::<O, LINK>::INNER_L3;
-    match packet.read::<Be16>(l3 - size_of::<Be16>())? {
-        ETHERTYPE_IPV4 => {
-            let [src, dst] = packet.read::<[[u8; 4]; 2]>(l3 + 12)?;
-            Some((Ipv4Header::map_ip(src), Ipv4Header::map_ip(dst)))
-        }
-        ETHERTYPE_IPV6 => {
-            let [src, dst] = packet.read::<[[u8; 16]; 2]>(l3 + 8)?;
-            Some((Ipv6Header::map_ip(src), Ipv6Header::map_ip(dst)))
-        }
-        _ => None,
-    }
+pub fn ends<P: Packet + ?Sized, H: IpHeader>(packet: &P, l3: usize) -> Option<(MapIp, MapIp)> {
+    let [src, dst] = packet.read::<[H::Addr; 2]>(l3 + H::SRC)?;
+    Some((H::map_ip(src), H::map_ip(dst)))
 }
 
 /// Checks the frame that starts `eth` bytes into a packet and was carried by a tunnel up to the byte `end`:

@@ -48,6 +48,9 @@ pub(crate) trait Carried: IpHeader {
     /// The start of this header with one hop fewer: the overlay is one.
     fn one_hop_less(&self) -> Self::Start;
 
+    /// True for a packet that a receiver may take for a neighbour's word about itself.
+    fn is_on_link(&self) -> bool;
+
     /// Lets a packet that came out of the overlay, whose header is at `offset`, not pass for one of the link.
     fn deny_on_link(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64>;
 }
@@ -103,6 +106,11 @@ impl Carried for Ipv4Header {
 
     /// ARP is no IPv4.
     #[inline(always)]
+    fn is_on_link(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn deny_on_link(&self, _skb: &Skb<'_>, _offset: usize) -> Result<(), i64> {
         Ok(())
     }
@@ -155,7 +163,12 @@ impl Carried for Ipv6Header {
     /// Neighbour discovery believes what has all 255 hops left, behind whatever headers: through a router nobody could
     /// speak to a neighbour like that, and through the overlay a peer's container shall not either.
     #[inline(always)]
+    fn is_on_link(&self) -> bool {
+        self.hop_limit == ON_LINK
+    }
+
+    #[inline(always)]
     fn deny_on_link(&self, skb: &Skb<'_>, offset: usize) -> Result<(), i64> {
-        if self.hop_limit == ON_LINK { skb.store(offset, &self.one_hop_less()) } else { Ok(()) }
+        if self.is_on_link() { skb.store(offset, &self.one_hop_less()) } else { Ok(()) }
     }
 }

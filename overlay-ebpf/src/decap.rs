@@ -3,9 +3,9 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    Be16, DropReason, ecn,
+    Be16, DropReason, Mac, ecn,
     handover::Record,
-    map::{DecapState, Direction, Node, PeerKey, Uplink},
+    map::{DecapState, Direction, Node, PeerKey},
     mark,
     packet::Packet,
     parse::{self, Inner, L3, OuterUdp, vxlan_overhead},
@@ -22,7 +22,7 @@ use crate::{
     accept::{self, Outer, Sender},
     carried::Carried,
     deliver::{self, Destination},
-    flows::Ingress,
+    flows::{Ingress, OnWire},
     maps, mss,
     packet::{Skb, Tag},
     path_mtu,
@@ -45,23 +45,21 @@ pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn from_ethernet(skb: &Skb<'_>) -> Result<Option<Incoming>, DropReason> {
-    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(None) };
     // A tagged frame is another interface's.
     if !skb.is_for_us() || skb.untag() != Tag::None {
         return Ok(None);
     }
     skb.pull(L3 + OUTER_HEADERS);
     let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(None) };
-    from_wire::<L3>(skb, uplink, eth.ethertype)
+    from_wire::<L3>(skb, eth.ethertype)
 }
 
 /// A packet that came in on an uplink without Ethernet headers.
 #[inline(always)]
 pub(crate) fn from_l3_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(Verdict::Pass) };
     skb.pull(OUTER_HEADERS);
-    let incoming = from_wire::<BARE>(&skb, uplink, skb.protocol())?;
+    let incoming = from_wire::<BARE>(&skb, skb.protocol())?;
     incoming.map_or(Ok(Verdict::Pass), |incoming| incoming.arrive::<BARE>(&skb))
 }
 
@@ -69,14 +67,10 @@ pub(crate) fn from_l3_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
 const OUTER_HEADERS: usize = Ipv6Header::LEN + UdpHeader::LEN + UdpHeader::LEN;
 
 #[inline(always)]
-fn from_wire<const LINK: usize>(
-    skb: &Skb<'_>,
-    uplink: &Uplink,
-    ethertype: Be16,
-) -> Result<Option<Incoming>, DropReason> {
+fn from_wire<const LINK: usize>(skb: &Skb<'_>, ethertype: Be16) -> Result<Option<Incoming>, DropReason> {
     match ethertype {
-        ETHERTYPE_IPV4 => Incoming::from_wire::<Ipv4Header, LINK>(skb, uplink),
-        ETHERTYPE_IPV6 => Incoming::from_wire::<Ipv6Header, LINK>(skb, uplink),
+        ETHERTYPE_IPV4 => Incoming::from_wire::<Ipv4Header, LINK>(skb),
+        ETHERTYPE_IPV6 => Incoming::from_wire::<Ipv6Header, LINK>(skb),
         _ => Ok(None),
     }
 }
@@ -112,36 +106,30 @@ enum Place {
 impl Incoming {
     /// `None` for what is not ours, or better handled by the kernel.
     #[inline(always)]
-    fn from_wire<O: Outer, const LINK: usize>(
-        skb: &Skb<'_>,
-        uplink: &Uplink,
-    ) -> Result<Option<Self>, DropReason> {
-        let Some((outer, node)) = tunnel_packet::<O, LINK>(skb, uplink) else { return Ok(None) };
-        if !outer.is_plain() {
-            refuse_early(skb, &outer, node)?;
-            leave_to_device(skb, outer.port());
-            return Ok(None);
+    fn from_wire<O: Outer, const LINK: usize>(skb: &Skb<'_>) -> Result<Option<Self>, DropReason> {
+        let Some(ip) = parse::outer_ip::<_, O, LINK>(skb) else { return Ok(None) };
+        if !ip.is_plain() || ip.protocol() != ipv4::PROTOCOL_UDP {
+            return beside_tunnels::<O, LINK>(skb, ip).map(|()| None);
         }
-        skb.pull(OuterUdp::<O, LINK>::INNER_L3 - L3 + mss::LEN);
-        let wrapping = Wrapping { port: outer.port(), len: vxlan_overhead::<O>(), ethertype: O::ETHERTYPE };
-        let Some(vni) = accept::vni(skb, &outer)? else { return Ok(None) };
-        let (src, outer_tos) = (O::map_ip(outer.ip.src()), outer.ip.tos());
-        let flow = match parse::inner_ends(skb, &outer) {
-            Some(ends) => Ingress::take(vni, src, ends),
-            None => Ingress::NONE,
-        };
-        let (sender, place) = match flow.ends(skb) {
-            Some((sender, destination)) => (sender, Place::Known(destination)),
+        let Some(outer) = parse::outer_udp::<_, O, LINK>(skb, ip) else { return Ok(None) };
+        let flow = flow_of(skb, &outer);
+        let outer_tos = outer.ip.tos();
+        let (sender, place, vtep_mac) = match flow.ends(skb) {
+            Some((sender, destination)) => (sender, Place::Known(destination), flow.inner_mac()),
             None => {
+                let Some(node) = to_tunnel(skb, &outer) else { return Ok(None) };
+                let Some(vni) = accept::vni(skb, &outer)? else { return Ok(None) };
+                let src = O::map_ip(outer.ip.src());
                 let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
-                (sender, Place::Sought(flow))
+                (sender, Place::Sought(flow), node.vtep_mac)
             }
         };
-        let inner = parse::vxlan_inner(skb, &outer, node.vtep_mac)?;
+        let inner = parse::vxlan_inner(skb, &outer, vtep_mac)?;
         let tos = match place {
             Place::Known(_) => ecn::inner_tos(outer_tos, inner.tos())?,
             Place::Sought(_) => sender.may_send(&inner, outer_tos)?,
         };
+        let wrapping = Wrapping { port: outer.port(), len: vxlan_overhead::<O>(), ethertype: O::ETHERTYPE };
         Ok(Some(Self { sender, inner, tos, wrapping: Some(wrapping), place }))
     }
 
@@ -266,22 +254,64 @@ fn from_device_ip<H: Carried>(skb: &Skb<'_>, sender: Sender, inner: H) -> Result
     arrival.hand_over(skb, &inner, inner.packet_len() as u64)
 }
 
-/// The outer headers and this host, where the packet is addressed to one of our tunnels.
+/// The flow of what looks like a tunnel packet. Makes the inner headers readable.
 #[inline(always)]
-fn tunnel_packet<O: Outer, const LINK: usize>(
+fn flow_of<O: Outer, const LINK: usize>(skb: &Skb<'_>, outer: &OuterUdp<O, LINK>) -> Ingress {
+    let Ok(vni) = parse::vxlan(skb, outer) else { return Ingress::NONE };
+    skb.pull(OuterUdp::<O, LINK>::INNER_L3 - L3 + mss::LEN);
+    let Some(eth) = skb.read::<EthHeader>(OuterUdp::<O, LINK>::INNER_ETH) else { return Ingress::NONE };
+    match eth.ethertype {
+        ETHERTYPE_IPV4 => flow_with::<O, Ipv4Header, LINK>(skb, outer, vni, eth.dst),
+        ETHERTYPE_IPV6 => flow_with::<O, Ipv6Header, LINK>(skb, outer, vni, eth.dst),
+        _ => Ingress::NONE,
+    }
+}
+
+#[inline(always)]
+fn flow_with<O: Outer, H: Carried, const LINK: usize>(
     skb: &Skb<'_>,
-    uplink: &Uplink,
-) -> Option<(OuterUdp<O, LINK>, &'static Node)> {
-    let ip: O = parse::outer_ip::<_, _, LINK>(skb)?;
+    outer: &OuterUdp<O, LINK>,
+    vni: VniKey,
+    inner_mac: Mac,
+) -> Ingress {
+    let Some((src, dst)) = parse::ends::<_, H>(skb, OuterUdp::<O, LINK>::INNER_L3) else {
+        return Ingress::NONE;
+    };
+    let (outer_src, outer_dst) = (O::map_ip(outer.ip.src()), O::map_ip(outer.ip.dst()));
+    let port = outer.port();
+    Ingress::take(&OnWire { uplink: skb.ifindex(), outer_src, outer_dst, port, vni, inner_mac, src, dst })
+}
+
+/// This host, where the packet is addressed to one of its tunnels.
+#[inline(always)]
+fn to_tunnel<O: Outer, const LINK: usize>(
+    skb: &Skb<'_>,
+    outer: &OuterUdp<O, LINK>,
+) -> Option<&'static Node> {
+    let uplink = maps::uplink(skb.ifindex())?;
+    if outer.ip.dst() != O::own(uplink) {
+        return None;
+    }
+    maps::node().filter(|node| maps::is_tunnel_port(node, outer.port()))
+}
+
+/// What comes to this host beside whole tunnel packets: routers' words about them, and those that the kernel has to
+/// reassemble or judge.
+#[inline(always)]
+fn beside_tunnels<O: Outer, const LINK: usize>(skb: &Skb<'_>, ip: O) -> Result<(), DropReason> {
+    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(()) };
     let ours = O::own(uplink);
     if ip.dst() != ours {
-        return None;
+        return Ok(());
     }
     if ip.protocol() == O::ICMP {
         path_mtu::learn::<O, LINK>(skb, &ip, ours);
-        return None;
+        return Ok(());
     }
-    accept::tunnel(skb, ip)
+    let Some((outer, node)) = accept::tunnel::<_, _, LINK>(skb, ip) else { return Ok(()) };
+    refuse_early(skb, &outer, node)?;
+    leave_to_device(skb, outer.port());
+    Ok(())
 }
 
 /// Refuses a first fragment, or a packet with IP options, that the tunnel device would refuse later: here the

@@ -27,46 +27,55 @@ use crate::{
 #[inline(always)]
 pub(crate) fn from_workload(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
-    let Some(port) = maps::port(skb.ifindex()) else { return Ok(Verdict::Pass) };
-    if is_for_host(&skb, port) {
-        return Ok(Verdict::Pass);
+    skb.pull(mss::LEN);
+    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(Verdict::Pass) };
+    match eth.ethertype {
+        ETHERTYPE_IPV4 => from_sender::<Ipv4Header>(&skb, &eth),
+        ETHERTYPE_IPV6 => from_sender::<Ipv6Header>(&skb, &eth),
+        ETHERTYPE_ARP => match admit(&skb, &eth)? {
+            Some(port) => refuse_gateway_claim::<Ipv4Header>(&skb, port).map(|()| Verdict::Pass),
+            None => Ok(Verdict::Pass),
+        },
+        _ => admit(&skb, &eth).map(|_| Verdict::Pass),
+    }
+}
+
+/// The port that a frame came in on, where the frame is a container's and may be for the overlay.
+#[inline(always)]
+fn admit(skb: &Skb<'_>, eth: &EthHeader) -> Result<Option<&'static Port>, DropReason> {
+    let Some(port) = maps::port(skb.ifindex()) else { return Ok(None) };
+    if is_for_host(skb, port) {
+        return Ok(None);
     }
     match skb.untag() {
         Tag::None => {}
         // It is for a VLAN of the bridge; the tag would go out on the uplink with it.
-        Tag::Vlan => return Ok(Verdict::Pass),
+        Tag::Vlan => return Ok(None),
         // The kernel takes off any number of them, and routes what is behind.
         Tag::Priority => return Err(DropReason::VlanStacked),
     }
-    skb.pull(mss::LEN);
-    let Some(eth) = skb.read::<EthHeader>(0) else { return Ok(Verdict::Pass) };
     // No container is the bridge.
-    if eth.src == port.gateway_mac {
-        return Err(DropReason::GatewayClaimed);
-    }
-    match eth.ethertype {
-        ETHERTYPE_IPV4 => from_sender::<Ipv4Header>(&skb, port),
-        ETHERTYPE_IPV6 => {
-            refuse_gateway_claim::<Ipv6Header>(&skb, port)?;
-            from_sender::<Ipv6Header>(&skb, port)
-        }
-        ETHERTYPE_ARP => refuse_gateway_claim::<Ipv4Header>(&skb, port).map(|()| Verdict::Pass),
-        _ => Ok(Verdict::Pass),
-    }
+    if eth.src == port.gateway_mac { Err(DropReason::GatewayClaimed) } else { Ok(Some(port)) }
 }
 
 #[inline(always)]
-fn from_sender<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<Verdict, DropReason> {
-    let Some(frame) = parse::frame::<_, H>(skb, skb.gso_size()) else { return Ok(Verdict::Pass) };
-    // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
-    if frame.eth.dst != port.gateway_mac {
-        let sender = judge_sender(skb, port, &frame);
-        return Ok(local::deliver(skb, port, &frame, sender.is_ok()));
-    }
-    let flow = Egress::new(skb.ifindex(), &frame.eth, H::map_ip(frame.ip.src()), H::map_ip(frame.ip.dst()));
+fn from_sender<H: Carried>(skb: &Skb<'_>, eth: &EthHeader) -> Result<Verdict, DropReason> {
+    let Some(frame) = parse::frame::<_, H>(skb, skb.gso_size()) else {
+        let Some(port) = admit(skb, eth)? else { return Ok(Verdict::Pass) };
+        return refuse_claim_within::<H>(skb, port).map(|()| Verdict::Pass);
+    };
+    let flow = Egress::new(skb.ifindex(), eth, H::map_ip(frame.ip.src()), H::map_ip(frame.ip.dst()));
+    // A tag, or a claim to be the gateway, is not the flow's but the packet's.
     let id = match flow.tunnel() {
-        Some(id) => id,
-        None => {
+        Some(id) if skb.tag() == Tag::None && !frame.ip.is_on_link() => id,
+        _ => {
+            let Some(port) = admit(skb, eth)? else { return Ok(Verdict::Pass) };
+            refuse_claim_within::<H>(skb, port)?;
+            // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
+            if eth.dst != port.gateway_mac {
+                let sender = judge_sender(skb, port, &frame);
+                return Ok(local::deliver(skb, port, &frame, sender.is_ok()));
+            }
             let sender = judge_sender(skb, port, &frame);
             let Some(route) = H::route(port.vni, frame.ip.dst()) else {
                 return refuse_forged_tunnel(skb, &frame).map(|()| Verdict::Pass);
@@ -137,6 +146,12 @@ fn refuse_gateway_claim<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<(), Dr
         Some(addr) if H::is_gateway(port, addr) => Err(DropReason::GatewayClaimed),
         _ => Ok(()),
     }
+}
+
+/// The same for packets of a version that carries its own neighbour discovery. IPv4 has ARP.
+#[inline(always)]
+fn refuse_claim_within<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<(), DropReason> {
+    if H::ETHERTYPE == ETHERTYPE_IPV6 { refuse_gateway_claim::<H>(skb, port) } else { Ok(()) }
 }
 
 /// Refuses tunnel packets that a container makes itself for a peer's host. The host's own NAT would let them leave

@@ -3,7 +3,7 @@
 use core::ptr;
 
 use overlay_common::{
-    Mac,
+    Be16, Mac,
     addr::MapIp,
     map::{EgressFlow, Generation, IngressFlow, slot},
     vni::VniKey,
@@ -19,13 +19,14 @@ pub(crate) struct Egress {
     src: MapIp,
     dst: MapIp,
     mac: Mac,
+    gateway_mac: Mac,
 }
 
 impl Egress {
     /// To be made before any table is asked: an answer that changes meanwhile is remembered as an old one.
     #[inline(always)]
     pub(crate) fn new(ifindex: u32, eth: &EthHeader, src: MapIp, dst: MapIp) -> Self {
-        Self { generation: maps::generation(), ifindex, src, dst, mac: eth.src }
+        Self { generation: maps::generation(), ifindex, src, dst, mac: eth.src, gateway_mac: eth.dst }
     }
 
     /// The tunnel that the flow may take.
@@ -39,18 +40,31 @@ impl Egress {
             && flow.ifindex == self.ifindex
             && flow.src.words() == self.src.words()
             && flow.dst.words() == self.dst.words()
-            && flow.mac == self.mac;
+            && flow.mac == self.mac
+            && flow.gateway_mac == self.gateway_mac;
         known.then_some(flow.tunnel)
     }
 
-    /// Remembers it.
+    /// Remembers it. The frame is for the bridge.
     #[inline(always)]
     pub(crate) fn keep(&self, tunnel: u32) {
         let Some(flow) = maps::egress_flow(slot(self.src, self.dst)) else { return };
-        let Self { generation, ifindex, src, dst, mac } = *self;
+        let Self { generation, ifindex, src, dst, mac, gateway_mac } = *self;
         // SAFETY: as in `tunnel`.
-        unsafe { *flow = EgressFlow { generation, ifindex, src, dst, mac, padding: [0; 2], tunnel } }
+        unsafe { *flow = EgressFlow { generation, ifindex, src, dst, mac, gateway_mac, tunnel } }
     }
+}
+
+/// What a tunnel packet says of its flow.
+pub(crate) struct OnWire {
+    pub(crate) uplink: u32,
+    pub(crate) outer_src: MapIp,
+    pub(crate) outer_dst: MapIp,
+    pub(crate) port: Be16,
+    pub(crate) vni: VniKey,
+    pub(crate) inner_mac: Mac,
+    pub(crate) src: MapIp,
+    pub(crate) dst: MapIp,
 }
 
 /// This CPU's entry for a peer's packet, if there is one. No `Option`: of one, LLVM may store what no variant has.
@@ -67,19 +81,26 @@ impl Ingress {
     /// Takes the entry for this flow, whichever it remembered. To be done before any table is asked: an answer that
     /// changes meanwhile is remembered as an old one.
     #[inline(always)]
-    pub(crate) fn take(vni: VniKey, outer: MapIp, (src, dst): (MapIp, MapIp)) -> Self {
+    pub(crate) fn take(wire: &OnWire) -> Self {
         let generation = maps::generation();
-        let flow = maps::ingress_flow(slot(src, dst)).unwrap_or(ptr::null_mut());
+        let flow = maps::ingress_flow(slot(wire.src, wire.dst)).unwrap_or(ptr::null_mut());
         // SAFETY: as in `Egress::tunnel`.
         if let Some(known) = unsafe { flow.as_mut() } {
             let same = known.generation == generation
-                && known.vni == vni
-                && known.outer.words() == outer.words()
-                && known.src.words() == src.words()
-                && known.dst.words() == dst.words();
+                && known.vni == wire.vni
+                && known.outer_src.words() == wire.outer_src.words()
+                && known.outer_dst.words() == wire.outer_dst.words()
+                && known.src.words() == wire.src.words()
+                && known.dst.words() == wire.dst.words()
+                && known.uplink == wire.uplink
+                && known.port == wire.port
+                && known.inner_mac == wire.inner_mac;
             if !same {
                 known.generation = 0;
-                (known.vni, known.outer, known.src, known.dst) = (vni, outer, src, dst);
+                known.vni = wire.vni;
+                (known.outer_src, known.outer_dst) = (wire.outer_src, wire.outer_dst);
+                (known.src, known.dst) = (wire.src, wire.dst);
+                (known.uplink, known.port, known.inner_mac) = (wire.uplink, wire.port, wire.inner_mac);
             }
         }
         Self { flow, generation }
@@ -98,6 +119,13 @@ impl Ingress {
         let sender = Sender { peer: flow.peer, network: flow.network };
         let (ifindex, mac, gateway_mac) = (flow.ifindex, flow.mac, flow.gateway_mac);
         Some((sender, Destination::Endpoint { ifindex, peer: true, mac, gateway_mac }))
+    }
+
+    /// The inner frame's destination as it was found right; of no entry, nobody's.
+    #[inline(always)]
+    pub(crate) fn inner_mac(&self) -> Mac {
+        // SAFETY: as in `Egress::tunnel`.
+        unsafe { self.flow.as_ref() }.map_or(Mac([0; 6]), |flow| flow.inner_mac)
     }
 
     /// Remembers them. Other destinations than containers take the kernel's way, where a lookup is the least.

@@ -93,8 +93,9 @@ impl<'a> Skb<'a> {
         tag
     }
 
+    /// The tag that the kernel keeps beside the packet.
     #[inline(always)]
-    fn tag(&self) -> Tag {
+    pub(crate) fn tag(&self) -> Tag {
         const VLAN_ID: u32 = 0xfff;
         // SAFETY: as in `ifindex`.
         let (present, tci) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
@@ -136,6 +137,11 @@ impl<'a> Skb<'a> {
     #[inline(always)]
     pub(crate) fn flow_hash(&self) -> u32 {
         // SAFETY: as in `ifindex`.
+        let known = unsafe { (*self.ctx.skb.skb).hash };
+        if known != 0 {
+            return known;
+        }
+        // SAFETY: the context is valid.
         unsafe { helpers::bpf_get_hash_recalc(self.ctx.skb.skb) }
     }
 

@@ -1,11 +1,11 @@
-//! What a CPU remembers of the flows that it sees, so that most packets need one lookup instead of four.
+//! What a CPU remembers of the flows that it sees, so that most packets need one lookup instead of five.
 //!
 //! An entry repeats what the tables said, and holds as long as they say the same: the daemon counts [`Generation`] up
 //! after every change of a table, and an entry of another generation is none.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Mac, addr::MapIp, vni::VniKey};
+use crate::{Be16, Mac, addr::MapIp, vni::VniKey};
 
 /// Entries of `EGRESS_FLOWS` and of `INGRESS_FLOWS`, each: a power of two.
 pub const MAX_FLOWS: usize = 1024;
@@ -27,8 +27,8 @@ pub struct EgressFlow {
     pub dst: MapIp,
     /// The sender's MAC address.
     pub mac: Mac,
-    /// Zero.
-    pub padding: [u8; 2],
+    /// The bridge's, to which it sends.
+    pub gateway_mac: Mac,
     /// The id of the tunnel to it.
     pub tunnel: u32,
 }
@@ -42,11 +42,19 @@ pub struct IngressFlow {
     /// The VNI on the wire.
     pub vni: VniKey,
     /// The outer source.
-    pub outer: MapIp,
+    pub outer_src: MapIp,
+    /// The outer destination: this host.
+    pub outer_dst: MapIp,
     /// The inner source.
     pub src: MapIp,
     /// The inner destination.
     pub dst: MapIp,
+    /// The uplink that it comes in on.
+    pub uplink: u32,
+    /// The UDP port that it is sent to.
+    pub port: Be16,
+    /// The inner frame's destination: this VTEP, or broadcast.
+    pub inner_mac: Mac,
     /// The peer's id.
     pub peer: u32,
     /// The network that it sends into.

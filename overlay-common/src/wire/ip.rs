@@ -8,12 +8,14 @@ use crate::{Be16, DropReason, addr::MapIp, packet::Packet};
 /// An IP header of either version.
 pub trait IpHeader: Pod {
     /// An address, network order.
-    type Addr: Copy + PartialEq;
+    type Addr: Pod + PartialEq;
 
     /// The EtherType.
     const ETHERTYPE: Be16;
     /// Bytes, without options or extension headers.
     const LEN: usize;
+    /// Offset of the source address, which the destination address follows.
+    const SRC: usize;
     /// Protocol number of the version's ICMP.
     const ICMP: u8;
 

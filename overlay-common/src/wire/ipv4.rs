@@ -73,6 +73,7 @@ impl IpHeader for Ipv4Header {
 
     const ETHERTYPE: Be16 = ETHERTYPE_IPV4;
     const LEN: usize = 20;
+    const SRC: usize = 12;
     const ICMP: u8 = PROTOCOL_ICMP;
 
     #[inline(always)]

@@ -118,6 +118,7 @@ impl IpHeader for Ipv6Header {
 
     const ETHERTYPE: Be16 = ETHERTYPE_IPV6;
     const LEN: usize = 40;
+    const SRC: usize = 8;
     const ICMP: u8 = PROTOCOL_ICMPV6;
 
     #[inline(always)]
