@@ -284,10 +284,7 @@ fn flow_with<O: Outer, H: Carried, const LINK: usize>(
 
 /// This host, where the packet is addressed to one of its tunnels.
 #[inline(always)]
-fn to_tunnel<O: Outer, const LINK: usize>(
-    skb: &Skb<'_>,
-    outer: &OuterUdp<O, LINK>,
-) -> Option<&'static Node> {
+fn to_tunnel<O: Outer, const LINK: usize>(skb: &Skb<'_>, outer: &OuterUdp<O, LINK>) -> Option<&'static Node> {
     let uplink = maps::uplink(skb.ifindex())?;
     if outer.ip.dst() != O::own(uplink) {
         return None;

@@ -22,6 +22,8 @@ pub struct Machine {
     pub kernel: String,
     /// How work is accounted for.
     pub accounting: String,
+    /// What holds TCP's senders back.
+    pub congestion_control: String,
     /// Of each program, its first line.
     pub versions: Vec<String>,
     /// Of this repository.
@@ -40,6 +42,7 @@ impl Machine {
             cpu: processor(&read("/proc/cpuinfo")).unwrap_or_else(unknown),
             memory: memory(&read("/proc/meminfo")).unwrap_or_else(unknown),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
             accounting: accounting(cpu::idle_is_measured()).to_owned(),
             versions: TOLD.into_iter().filter_map(|(program, argument)| version(program, argument)).collect(),
             commit: env::var(COMMIT_VARIABLE).unwrap_or_else(|_| unknown()),

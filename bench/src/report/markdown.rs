@@ -30,10 +30,11 @@ pub(super) fn page(report: &Report) -> String {
 }
 
 fn conditions(report: &Report) -> String {
-    let Machine { cpu, memory, kernel, accounting, versions, commit, day } = &report.machine;
+    let Machine { cpu, memory, kernel, accounting, congestion_control, versions, commit, day } =
+        &report.machine;
     let mut text = format!(
         "| | |\n|---|---|\n| machine | {cpu}, {memory} |\n| kernel | Linux {kernel} |\n| commit | {commit} |\n\
-         | day | {day} |\n| a run | {} s, after a warm-up of 0.2 s where the load is our own |\n| CPU time | {accounting} |\n",
+         | day | {day} |\n| a run | {} s, after a warm-up of 0.2 s where the load is our own |\n| CPU time | {accounting} |\n| TCP congestion control | {congestion_control} |\n",
         report.seconds
     );
     for version in versions {
