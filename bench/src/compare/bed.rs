@@ -7,7 +7,7 @@ use harness::interrupt;
 
 use crate::{
     measure::{Figures, Generator, Load},
-    rounds::{Bed, Discard, Failure, Outcome},
+    rounds::{Bed, Discard, Failure, LIMIT, Outcome},
     systems::{self, System, Wire},
 };
 
@@ -91,7 +91,7 @@ impl Bed for Systems {
             return eprintln!("==> {} wire: round {round} is kept", self.wire);
         };
         for why in why {
-            let (metric, first, last, limit) = (why.metric, why.first, why.last, why.limit * 100.0);
+            let (metric, first, last, limit) = (why.metric, why.first, why.last, LIMIT * 100.0);
             eprintln!(
                 "==> {} wire: round {round} is discarded: the bare host's {metric} went from {first:.2} to {last:.2}, the limit is {limit:.0} %",
                 self.wire

@@ -58,8 +58,8 @@ impl Settings {
         Self {
             wires: wires.collect(),
             systems: from.iter().filter(|name| wanted(name)).map(|name| (*name).to_owned()).collect(),
-            // As many again: a machine that spoils every second round gives no figures.
-            plan: Plan { loads, keep: keep.into(), again: keep.into(), until: None },
+            // Twice as many again: a machine that spoils two rounds of three gives no figures.
+            plan: Plan { loads, keep: keep.into(), again: 2 * usize::from(keep), until: None },
             seconds: args.seconds.unwrap_or(if args.quick { QUICK_SECONDS } else { SECONDS }),
             full: !args.quick && args.wire.is_empty() && args.system.is_empty(),
             time: (args.quick && args.rounds.is_none() && args.seconds.is_none()).then_some(QUICK_TIME),

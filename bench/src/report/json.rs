@@ -3,7 +3,11 @@
 use serde::Serialize;
 
 use super::{OnWire, Report, Spread};
-use crate::{measure::Metric, rounds::Discard, systems::Wire};
+use crate::{
+    measure::Metric,
+    rounds::{Discard, LIMIT},
+    systems::Wire,
+};
 
 /// The metric of the element that tells of discarded rounds.
 const DISCARDED: &str = "discarded_rounds";
@@ -73,6 +77,6 @@ fn disagreements(discard: &Discard) -> impl Iterator<Item = Disagreement> {
         metric: why.metric.name(),
         first: why.first,
         last: why.last,
-        limit: why.limit,
+        limit: LIMIT,
     })
 }

@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use super::{Machine, OnWire, Report, table};
-use crate::{measure::Metric, rounds::Failure, systems::Wire};
+use crate::{
+    measure::Metric,
+    rounds::{Failure, LIMIT},
+    systems::Wire,
+};
 
 /// The page.
 pub(super) fn page(report: &Report) -> String {
@@ -67,10 +71,10 @@ fn rounds(wire: &OnWire) -> String {
     for discard in &wire.discarded {
         for why in &discard.why {
             let (first, last) = (table::number(why.first), table::number(why.last));
-            let limit = why.limit * 100.0;
+            let limit = LIMIT * 100.0;
             let _ = write!(
                 text,
-                "; round {}: the bare host's {} was {first} at its start and {last} at its end, limit {limit:.0} %",
+                "; round {}: the bare host's {} was {first} before the others and {last} after them, limit {limit:.0} %",
                 discard.round, why.metric
             );
         }

@@ -1,12 +1,12 @@
-//! Rounds: every system does everything once in each, in an order that changes, and the bare host at the start and the
-//! end of each shows whether the machine kept still.
+//! Rounds: every system does everything once in each, in an order that changes, and the bare host before and
+//! after each load shows whether the machine kept still.
 
 mod noise;
 mod order;
 mod run;
 
 pub use self::{
-    noise::{Disagreement, compare, limit},
+    noise::{Disagreement, LIMIT, compare},
     order::shuffled,
     run::{Bed, Plan, run},
 };
