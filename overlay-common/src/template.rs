@@ -189,6 +189,23 @@ const VXLAN_V4_LEN: usize = L3 + VXLAN_V4_OVERHEAD as usize;
 /// Bytes of a VXLAN template over IPv6.
 const VXLAN_V6_LEN: usize = L3 + VXLAN_V6_OVERHEAD as usize;
 
+/// Bytes of the template of a packet without a tunnel: its own Ethernet header.
+const DIRECT_LEN: usize = L3;
+
+/// Packets go to a host on the same link as they are.
+pub const DIRECT: Template = Template {
+    bytes: TemplateBytes { bytes: [0; TEMPLATE_BYTES] },
+    len: DIRECT_LEN,
+    checksum: 0,
+    room_flags: 0,
+};
+
+/// True for a template that puts something in front of the inner packet.
+#[inline(always)]
+pub const fn is_tunnel(len: usize) -> bool {
+    len != DIRECT_LEN
+}
+
 /// The inner Ethernet header of a VXLAN template of `len` bytes.
 #[inline(always)]
 pub fn inner_eth(template: &[u8; TEMPLATE_BYTES], len: usize) -> EthHeader {
@@ -224,7 +241,7 @@ pub struct Stamp {
 
 impl Stamp {
     /// Stamps the fields into a copy of a template of `template_len` bytes with its partial `checksum`.
-    /// The caller has made sure that the outer length fits 16 bits.
+    /// The caller has made sure that it is a tunnel's, and that the outer length fits 16 bits.
     #[inline(always)]
     pub fn apply(&self, headers: &mut [u8; TEMPLATE_BYTES], template_len: usize, checksum: u32) {
         if template_len == VXLAN_V4_LEN {

@@ -340,14 +340,14 @@ fn leave_to_device(skb: &Skb<'_>, port: Be16) -> bool {
 }
 
 /// A packet that may come in, and has a destination here.
-struct Arrival {
+pub(crate) struct Arrival {
     sender: Sender,
     destination: Destination,
 }
 
 impl Arrival {
     #[inline(always)]
-    fn find<H: Carried>(skb: &Skb<'_>, sender: Sender, inner: &H) -> Result<Self, DropReason> {
+    pub(crate) fn find<H: Carried>(skb: &Skb<'_>, sender: Sender, inner: &H) -> Result<Self, DropReason> {
         let destination = deliver::find::<H>(skb, sender.network, inner.dst())?;
         Ok(Self { sender, destination })
     }
@@ -362,7 +362,12 @@ impl Arrival {
 
     /// Hands the packet over, whose inner IP header now stands behind its Ethernet header.
     #[inline(always)]
-    fn hand_over<H: Carried>(self, skb: &Skb<'_>, inner: &H, bytes: u64) -> Result<Verdict, DropReason> {
+    pub(crate) fn hand_over<H: Carried>(
+        self,
+        skb: &Skb<'_>,
+        inner: &H,
+        bytes: u64,
+    ) -> Result<Verdict, DropReason> {
         let packets = skb.wire_packets();
         if mss::is_syn(skb, inner)
             && let Some(route) = H::route(self.sender.network, inner.src())

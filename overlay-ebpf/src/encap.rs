@@ -219,6 +219,9 @@ fn encap<H: Carried>(
     if mss::is_syn(skb, &frame.ip) {
         mss::clamp::<H>(skb, tunnel.mtu);
     }
+    if !template::is_tunnel(template_len) {
+        return straight(skb, frame, tunnel, way, packets);
+    }
     // RFC 6040 section 4.1, normal mode: the outer header has the inner one's ECN bits, CE included.
     let tos = frame.ip.tos();
     let outer_len = inner_len + template_len - L3;
@@ -246,6 +249,26 @@ fn encap<H: Carried>(
     }
     maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
     let hop = &tunnel.hops[flow::hop(hash)];
+    Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop.words() })
+}
+
+/// Sends a packet to a peer on the same link as it is. The MAC addresses are the kernel's to write.
+#[inline(always)]
+fn straight<H: Carried>(
+    skb: &Skb<'_>,
+    frame: &Frame<H>,
+    tunnel: &Tunnel,
+    way: Way,
+    packets: u64,
+) -> Result<Verdict, DropReason> {
+    match way {
+        Way::Forwarded => {
+            skb.store(L3, &frame.ip.one_hop_less()).map_err(|_| DropReason::EncapFailed)?;
+        }
+        Way::Routed => skb.forget_route(),
+    }
+    maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, (skb.len() - L3) as u64);
+    let hop = &tunnel.hops[flow::hop(skb.flow_hash())];
     Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop.words() })
 }
 

@@ -15,6 +15,8 @@ mod deliver;
 #[cfg(target_arch = "bpf")]
 mod device;
 #[cfg(target_arch = "bpf")]
+mod direct;
+#[cfg(target_arch = "bpf")]
 mod encap;
 #[cfg(target_arch = "bpf")]
 mod flows;
@@ -47,7 +49,7 @@ mod entry {
     };
 
     use crate::{
-        decap, encap,
+        decap, direct, encap,
         verdict::{self, Program},
         xdp,
     };
@@ -75,6 +77,12 @@ mod entry {
     #[classifier]
     pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::UplinkIngress, decap::from_uplink(&ctx))
+    }
+
+    /// tcx ingress of the uplink, where peers send without a tunnel: what their containers send.
+    #[classifier]
+    pub(crate) fn uplink_direct(ctx: TcContext) -> i32 {
+        verdict::act(&ctx, Program::UplinkDirect, direct::from_uplink(&ctx))
     }
 
     /// tcx ingress of an uplink without an Ethernet header: what peers send.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use overlay_common::{Vni, map::MAX_UPLINKS, wire::vxlan};
+use overlay_common::{Encap, Vni, map::MAX_UPLINKS, wire::vxlan};
 use serde::Deserialize;
 
 /// Where things are kept unless told otherwise.
@@ -89,6 +89,11 @@ pub struct Flags {
     /// The overlay MTU in bytes, at most [default: the smallest uplink's less the encapsulation]
     #[arg(long, env = "OVERLAYD_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// How other hosts are to send to this one: through a tunnel, or directly where they are on the same link (vxlan,
+    /// direct) [default: vxlan]
+    #[arg(long, env = "OVERLAYD_ENCAP", value_name = "KIND")]
+    #[serde(default, deserialize_with = "encap")]
+    pub encap: Option<Encap>,
     /// Where tunnel packets are decapsulated: in native XDP, in tc (tcx), or where the uplink is best served [default: auto]
     #[arg(long, env = "OVERLAYD_DECAP", value_name = "WHERE")]
     pub decap: Option<DecapMode>,
@@ -120,6 +125,12 @@ pub struct Flags {
     /// The form of log lines on standard error [default: text]
     #[arg(long, env = "OVERLAYD_LOG_FORMAT", value_name = "FORM")]
     pub log_format: Option<LogFormat>,
+}
+
+/// A kind of tunnel by its name.
+fn encap<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Encap>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(|error| serde::de::Error::custom(format!("encap {name:?} is {error}")))
 }
 
 /// Where routes come from.
@@ -155,6 +166,8 @@ pub struct Config {
     pub port: u16,
     /// The overlay MTU, where it was given.
     pub mtu: Option<u32>,
+    /// How packets are to come to this host.
+    pub encap: Encap,
     /// Where tunnel packets are decapsulated.
     pub decap: DecapMode,
     /// Where routes come from.
@@ -203,6 +216,7 @@ impl Flags {
             vni: self.vni.or(file.vni),
             port: self.port.or(file.port),
             mtu: self.mtu.or(file.mtu),
+            encap: self.encap.or(file.encap),
             decap: self.decap.or(file.decap),
             etcd_endpoints: if file_by_flag {
                 Vec::new()
@@ -257,6 +271,7 @@ impl Flags {
             vni,
             port,
             mtu: self.mtu,
+            encap: self.encap.unwrap_or_default(),
             decap: self.decap.unwrap_or_default(),
             store: store(self.peers, self.etcd_endpoints, self.etcd_prefix)?,
             pin_dir: self.pin_dir.unwrap_or_else(|| default::PIN_DIR.into()),

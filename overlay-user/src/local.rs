@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use overlay_common::{Encap, Mac, Vni};
+use overlay_common::{Encap, Mac, Vni, map::Hop};
 
 use self::uplink::Addresses;
 pub use self::uplink::Uplink;
@@ -73,6 +73,10 @@ pub struct Local {
     pub port: u16,
     /// Our VTEP's MAC address.
     pub vtep_mac: Mac,
+    /// `--encap`: how packets are to come to us.
+    pub encap: Encap,
+    /// Packets may come without a tunnel: the others have been told so, now or before this start.
+    pub takes_direct: bool,
     /// The addresses that peers send to: announced.
     pub public: Underlay,
     /// Our own addresses in the underlay: the outer sources. They differ from `public` behind NAT.
@@ -126,6 +130,8 @@ impl Local {
             vni: network.vni.unwrap_or(config.vni),
             port: network.port.unwrap_or(config.port),
             vtep_mac,
+            encap: config.encap,
+            takes_direct: config.encap == Encap::Direct,
             public,
             underlay,
             uplinks,
@@ -194,6 +200,14 @@ impl Local {
         let outer = least.or(smallest(&self.uplinks).map(|uplink| uplink.mtu)).unwrap_or_default();
         let most = outer.saturating_sub(overhead(encap, peer));
         self.mtu_limit.map_or(most, |limit| limit.min(most))
+    }
+
+    /// Whether each of these ways ends at the peer itself, on a link with Ethernet headers.
+    pub fn is_on_link(&self, peer: IpAddr, hops: &Slots) -> bool {
+        let ends = |hop: &Hop| {
+            hop.next_hop == peer.into() && self.uplink(hop.uplink).is_some_and(|uplink| uplink.ethernet)
+        };
+        hops.iter().all(ends)
     }
 
     /// Whether a bridge has an IPv6 subnet.
@@ -318,6 +332,8 @@ pub(crate) mod tests {
             vni: Vni::DEFAULT,
             port: 4789,
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
+            encap: Encap::Vxlan,
+            takes_direct: false,
             public: Ipv4Addr::new(172, 16, 199, 17).into(),
             underlay: Ipv4Addr::new(172, 16, 199, 17).into(),
             uplinks: vec![uplink(2, 0, 1500)],

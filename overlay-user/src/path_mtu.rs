@@ -18,6 +18,7 @@ pub const fn overhead(encap: Encap, peer: IpAddr) -> u32 {
     match (encap, peer) {
         (Encap::Vxlan, IpAddr::V4(_)) => VXLAN_V4_OVERHEAD,
         (Encap::Vxlan, IpAddr::V6(_)) => VXLAN_V6_OVERHEAD,
+        (Encap::Direct, _) => 0,
     }
 }
 

@@ -183,6 +183,9 @@ fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
     let mut wanted = BTreeSet::new();
     for uplink in &local.uplinks {
         wanted.insert(Attachment { ifindex: uplink.index, program: uplink.program() });
+        if local.takes_direct && uplink.ethernet {
+            wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_DIRECT });
+        }
     }
     for bridge in &local.bridges {
         wanted.insert(Attachment { ifindex: bridge.index, program: program::WORKLOAD_EGRESS });

@@ -352,6 +352,7 @@ mod tests {
             host: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
             vni: 1,
             vtep_mac: state.vtep_mac.clone(),
+            encap: overlay_common::Encap::Vxlan,
         };
         let (alone, dual) = (announce(None), announce(Some("fd00:1::/64")));
         assert_eq!(state.note_announcements(std::slice::from_ref(&alone)), []);

@@ -24,6 +24,14 @@ pub struct Node {
     pub port: Be16,
     /// The VNI of the bridges.
     pub vni: VniKey,
+    /// [`node_flag`]s.
+    pub flags: u32,
+}
+
+/// Flags of a [`Node`].
+pub mod node_flag {
+    /// Packets of peers are taken without a tunnel, too: this host has told them that they may leave it off.
+    pub const DIRECT: u32 = 1;
 }
 
 /// Bytes of a name in [`Status`].

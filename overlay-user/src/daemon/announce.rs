@@ -94,6 +94,7 @@ pub(super) fn announcements(local: &Local) -> Vec<Announcement> {
         host: local.public,
         vni: local.vni.get(),
         vtep_mac: local.vtep_mac.to_string(),
+        encap: local.encap,
     };
     local.bridges.iter().map(announce).collect()
 }

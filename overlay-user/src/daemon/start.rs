@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, anyhow, bail, ensure};
 use ipnet::IpNet;
 use nix::unistd::geteuid;
-use overlay_common::{Be16, Mac, Vni, map::Node};
+use overlay_common::{
+    Be16, Encap, Mac, Vni,
+    map::{Node, node_flag},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
@@ -182,6 +185,8 @@ async fn survey(
         refuse_overlap(&local, records, &state)?;
     }
     state.node_name.clone_from(&config.node_name);
+    // The others go on as they were told until they hear otherwise.
+    local.takes_direct |= state.announcements.iter().any(|own| own.encap == Encap::Direct);
     Ok(Survey { local, store, network, records, health, state })
 }
 
@@ -250,7 +255,12 @@ async fn bring_up(
     let mut programs = Programs::load(pins)?;
     phases.over("programs");
     let mut maps = Maps::open(pins)?;
-    maps.put_node(Node { vtep_mac: local.vtep_mac, port: Be16::new(local.port), vni: local.vni.key() })?;
+    maps.put_node(Node {
+        vtep_mac: local.vtep_mac,
+        port: Be16::new(local.port),
+        vni: local.vni.key(),
+        flags: if local.takes_direct { node_flag::DIRECT } else { 0 },
+    })?;
     survey.state.note_sysctls(stop_redirects(local)?);
     state_dir.write(&survey.state)?;
     // Before the uplinks' programs leave packets to them. What goes wrong the first round tells.

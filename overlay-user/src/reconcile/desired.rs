@@ -86,8 +86,9 @@ pub fn fold(
         };
         let peer = outer.remote();
         let hops = hops(peer);
-        let most = local.mtu_to(peer, &hops, record.encap);
-        let mtu = path_mtu::inner(most, path_mtu(peer), record.encap, peer);
+        let encap = outer.encap(local, record, &hops);
+        let most = local.mtu_to(peer, &hops, encap);
+        let mtu = path_mtu::inner(most, path_mtu(peer), encap, peer);
         let mtu = match fitting(record, most, mtu) {
             Ok(mtu) => mtu,
             Err((mtu, trouble)) => {
@@ -96,7 +97,7 @@ pub fn fold(
                 mtu
             }
         };
-        let tunnel = outer.tunnel(local, record, hops, mtu);
+        let tunnel = outer.tunnel(local, record, encap, hops, mtu);
         for route in kernel_routes(local, record.subnet, mtu) {
             desired.kernel_routes.insert((route.table, route.prefix), route);
         }

@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use overlay_common::Encap;
 use serde::{Deserialize, Serialize};
 
 use crate::underlay::Underlay;
@@ -55,22 +56,55 @@ pub struct Announcement {
     pub vni: u32,
     /// Our VTEP's MAC address, as text.
     pub vtep_mac: String,
+    /// How packets are to come to us.
+    #[serde(with = "encap")]
+    pub encap: Encap,
+}
+
+/// By its name.
+mod encap {
+    use overlay_common::Encap;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(encap: &Encap, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(encap.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Encap, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// State files outlive the daemon that wrote them: those from before there was IPv6 are read, too.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Noted {
-    Now { subnets: Subnets, host: Underlay, vni: u32, vtep_mac: String },
-    OnlyV4 { subnet: Ipv4Net, public_ip: Ipv4Addr, vni: u32, vtep_mac: String },
+    Now {
+        subnets: Subnets,
+        host: Underlay,
+        vni: u32,
+        vtep_mac: String,
+        #[serde(default, with = "encap")]
+        encap: Encap,
+    },
+    OnlyV4 {
+        subnet: Ipv4Net,
+        public_ip: Ipv4Addr,
+        vni: u32,
+        vtep_mac: String,
+    },
 }
 
 impl From<Noted> for Announcement {
     fn from(noted: Noted) -> Self {
         match noted {
-            Noted::Now { subnets, host, vni, vtep_mac } => Self { subnets, host, vni, vtep_mac },
+            Noted::Now { subnets, host, vni, vtep_mac, encap } => {
+                Self { subnets, host, vni, vtep_mac, encap }
+            }
             Noted::OnlyV4 { subnet, public_ip, vni, vtep_mac } => {
-                Self { subnets: subnet.into(), host: public_ip.into(), vni, vtep_mac }
+                let encap = Encap::Vxlan;
+                Self { subnets: subnet.into(), host: public_ip.into(), vni, vtep_mac, encap }
             }
         }
     }
@@ -92,6 +126,7 @@ mod tests {
             host: Ipv4Addr::new(172, 16, 199, 17).into(),
             vni: 1,
             vtep_mac: "02:00:00:00:00:01".into(),
+            encap: Encap::Vxlan,
         };
         assert_eq!(serde_json::from_str::<Announcement>(old).unwrap(), expected);
         assert!(serde_json::from_str::<Announcement>(r#"{"subnet":"172.17.0.0/16","vni":1}"#).is_err());
@@ -105,6 +140,7 @@ mod tests {
                 host: Underlay::new(Some([172, 16, 199, 17].into()), "2001:db8::17".parse().ok()).unwrap(),
                 vni: 7,
                 vtep_mac: "02:00:00:00:00:01".into(),
+                encap: Encap::Direct,
             };
             let text = serde_json::to_string(&new).unwrap();
             assert_eq!(serde_json::from_str::<Announcement>(&text).unwrap(), new, "{text}");

@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use overlay_common::Encap;
 use overlay_user::store::{Announcement, EtcdOptions, EtcdStore, Health, Store, StoreError, Subnets, Update};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
@@ -16,6 +17,7 @@ pub(crate) fn ours() -> Announcement {
         host: Ipv4Addr::new(172, 16, 199, 27).into(),
         vni: 1,
         vtep_mac: "02:00:00:00:00:01".into(),
+        encap: Encap::Vxlan,
     }
 }
 

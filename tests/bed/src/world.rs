@@ -8,7 +8,7 @@ use overlay_common::{
         Decap, DecapState, Endpoint, EndpointKey, EndpointSource, Hop, MAX_HOPS, Node, Peer, PeerKey, Port,
         REASON_BYTES, Route, RouteSource, Subnet, Tunnel, Uplink, endpoint_flag, port_flag,
     },
-    template::{Underlay, Vxlan as Template},
+    template::{self, Underlay, Vxlan as Template},
     vni::VniKey,
     wire::eth::ETHERTYPE_IPV4,
 };
@@ -175,7 +175,7 @@ pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
     maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: [0; 16] })?;
     maps.put_decap(dev::UPLINK, decap(DecapState::Xdp))?;
     let vni = Vni::new(LOCAL_VNI).unwrap().key();
-    maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni })?;
+    maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni, flags: 0 })?;
     for peer in [A, B] {
         fill_peer(maps, &peer)?;
     }
@@ -222,6 +222,19 @@ pub fn compiled(peer: &PeerHost, underlay: Underlay, carries: Be16, mtu: u32) ->
         port: Be16::new(peer.port),
         padding: [0; 2],
         hops: [Hop { uplink: dev::UPLINK, next_hop: remote }; MAX_HOPS],
+    }
+}
+
+/// The way to a peer without a tunnel.
+pub fn straight(peer: &PeerHost) -> Tunnel {
+    Tunnel {
+        template: template::DIRECT.bytes,
+        room_flags: template::DIRECT.room_flags,
+        template_len: template::DIRECT.len as u32,
+        checksum: 0,
+        mtu: 1500,
+        encap: Encap::Direct as u32,
+        ..tunnel(peer)
     }
 }
 

@@ -6,6 +6,7 @@
 mod bridge_egress;
 mod budget;
 mod case;
+mod direct;
 mod flows;
 mod fuzz;
 mod handover;

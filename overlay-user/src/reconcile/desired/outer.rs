@@ -65,11 +65,32 @@ impl Outer {
         }
     }
 
+    /// How the packets of a subnet travel. Directly only to a neighbour of the packets' own version of IP, since they
+    /// are all that a router on the way would see, and it knows nothing of their addresses.
+    pub(super) fn encap(self, local: &Local, record: &PeerSubnet, hops: &Slots) -> Encap {
+        let same = matches!(
+            (self, record.subnet),
+            (Self::V4 { .. }, IpNet::V4(_)) | (Self::V6 { .. }, IpNet::V6(_))
+        );
+        match record.encap {
+            Encap::Direct if same && local.is_on_link(self.remote(), hops) => Encap::Direct,
+            Encap::Direct | Encap::Vxlan => Encap::Vxlan,
+        }
+    }
+
     /// The tunnel to a subnet.
-    pub(super) fn tunnel(self, local: &Local, record: &PeerSubnet, hops: Slots, mtu: u32) -> Tunnel {
+    pub(super) fn tunnel(
+        self,
+        local: &Local,
+        record: &PeerSubnet,
+        encap: Encap,
+        hops: Slots,
+        mtu: u32,
+    ) -> Tunnel {
         let vni = record.vni.unwrap_or(local.vni);
         let port = record.port.unwrap_or(local.port);
-        let template = match record.encap {
+        let template = match encap {
+            Encap::Direct => template::DIRECT,
             Encap::Vxlan => Vxlan {
                 underlay: self.template(),
                 carries: match record.subnet {
@@ -83,7 +104,8 @@ impl Outer {
             }
             .compile(),
         };
-        let needs_checksum = matches!(self, Self::V6 { .. }) && !record.zero_checksum;
+        let needs_checksum =
+            encap == Encap::Vxlan && matches!(self, Self::V6 { .. }) && !record.zero_checksum;
         Tunnel {
             template: template.bytes,
             room_flags: template.room_flags,
@@ -91,7 +113,7 @@ impl Outer {
             checksum: template.checksum,
             mtu,
             peer: 0,
-            encap: record.encap as u32,
+            encap: encap as u32,
             flags: if needs_checksum { tunnel_flag::UDP_CHECKSUM } else { 0 },
             local: self.local().into(),
             remote: self.remote().into(),

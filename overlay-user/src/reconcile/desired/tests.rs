@@ -102,6 +102,41 @@ fn routes_of_ipv6_lead_through_the_bridges_that_speak_it() {
     assert_eq!(rules, [(Family::V4, "br8"), (Family::V4, "br9"), (Family::V6, "br9")]);
 }
 
+/// No tunnel to who asks for none, where nobody stands in between who knows nothing of containers' addresses.
+#[test]
+fn without_a_tunnel_to_neighbours_only() {
+    let (subnet, peer) = record("172.27.0.0/16", [172, 16, 199, 27]);
+    let records = [(subnet, PeerSubnet { encap: Encap::Direct, ..peer })];
+    let to = |local: &Local, hops: &dyn Fn(IpAddr) -> Slots| {
+        let (desired, _) = fold(local, &records.clone().into(), RouteSource::Etcd, hops, |_| None);
+        desired.subnets[&subnet].tunnel
+    };
+    let straight = to(&local(), &direct);
+    assert_eq!((straight.encap, straight.template_len, straight.mtu), (Encap::Direct as u32, 14, 1500));
+    assert_eq!(straight.room_flags, 0);
+    let gateway = |_| direct([172, 16, 199, 1].into());
+    let mut one_of_two = direct([172, 16, 199, 27].into());
+    one_of_two[7].next_hop = IpAddr::from([172, 16, 199, 1]).into();
+    let mut bare = local();
+    bare.uplinks[0].ethernet = false;
+    for tunnel in [to(&local(), &gateway), to(&local(), &|_| one_of_two), to(&bare, &direct)] {
+        assert_eq!((tunnel.encap, tunnel.template_len, tunnel.mtu), (Encap::Vxlan as u32, 64, 1450));
+    }
+}
+
+/// IPv6 over a neighbour that is reached by IPv4 alone has no next hop that the kernel would take.
+#[test]
+fn without_a_tunnel_in_the_underlays_own_version_only() {
+    let own = dual(host(Some(17), None));
+    let (subnet, peer) = at("fd00:27::/64", host(Some(27), None));
+    let (desired, _) = fold_on(&own, &[(subnet, PeerSubnet { encap: Encap::Direct, ..peer })]);
+    assert_eq!(desired.subnets[&subnet].tunnel.encap, Encap::Vxlan as u32);
+    let both = dual(host(Some(17), Some(0x17)));
+    let (subnet, peer) = at("fd00:27::/64", host(Some(27), Some(0x27)));
+    let (desired, _) = fold_on(&both, &[(subnet, PeerSubnet { encap: Encap::Direct, ..peer })]);
+    assert_eq!(desired.subnets[&subnet].tunnel.encap, Encap::Direct as u32);
+}
+
 #[test]
 fn a_record_overrides_vni_and_port() {
     let (subnet, mut peer) = record("172.27.0.0/16", [172, 16, 199, 27]);

@@ -28,9 +28,9 @@ pub fn parse_config(value: &[u8]) -> Result<NetworkConfig, String> {
     let none = Map::new();
     let backend = child(&config, "Backend")?.unwrap_or(&none);
     if let Some(kind) = text(backend, "Type")?
-        && kind.parse::<Encap>().is_err()
+        && Encap::from_backend_type(kind).is_none()
     {
-        return Err(format!("Backend.Type {kind:?} is not served: \"vxlan\" is expected"));
+        return Err(format!("Backend.Type {kind:?} is not served: \"vxlan\" or \"host-gw\" is expected"));
     }
     let vni = vni(backend, "Backend.VNI")?.unwrap_or(Vni::DEFAULT);
     let port = port(backend, "Backend.Port")?.unwrap_or(FLANNEL_PORT);

@@ -33,13 +33,15 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
     let lease = object(value)?;
     let encap = match text(&lease, "BackendType")? {
         None | Some("") => {
-            return Ok(Lease::Ignored("it has no BackendType; peers of type vxlan are served".into()));
+            return Ok(Lease::Ignored(
+                "it has no BackendType; peers of type vxlan or host-gw are served".into(),
+            ));
         }
-        Some(kind) => match kind.parse::<Encap>() {
-            Ok(encap) => encap,
-            Err(_) => {
+        Some(kind) => match Encap::from_backend_type(kind) {
+            Some(encap) => encap,
+            None => {
                 return Ok(Lease::Ignored(format!(
-                    "its BackendType is {kind:?}; peers of type vxlan are served"
+                    "its BackendType is {kind:?}; peers of type vxlan or host-gw are served"
                 )));
             }
         },
@@ -104,7 +106,8 @@ pub fn owner(value: &[u8]) -> Option<Underlay> {
 
 /// Writes the value of our own subnets' key: of a node that knows IPv4 only, byte for byte as flannel does.
 pub fn lease_value(announcement: &Announcement) -> String {
-    let Announcement { subnets, host, vni, vtep_mac } = announcement;
+    let Announcement { subnets, host, vni, vtep_mac, encap } = announcement;
+    let kind = encap.backend_type();
     let mac = Value::from(vtep_mac.as_str());
     let data = format!(r#"{{"VNI":{vni},"VtepMAC":{mac}}}"#);
     let v4 = host.v4().unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -118,6 +121,6 @@ pub fn lease_value(announcement: &Announcement) -> String {
     // Go ignores fields it does not know.
     let extras = if host.v6().is_some() { r#","Overlayd":{"UDP6ZeroChecksum":true}"# } else { "" };
     format!(
-        r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"BackendType":"vxlan","BackendData":{data}{data_v6}{extras}}}"#
+        r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"BackendType":"{kind}","BackendData":{data}{data_v6}{extras}}}"#
     )
 }

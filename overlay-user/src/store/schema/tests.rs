@@ -52,8 +52,14 @@ fn a_value_that_flannel_wrote() {
         host: expected.host,
         vni: 7,
         vtep_mac: MAC.to_string(),
+        encap: Encap::Vxlan,
     };
     assert_eq!(lease_value(&ours), value);
+    // flannel's name for it. The VTEP stays in there, for hosts on other links.
+    let ours = Announcement { encap: Encap::Direct, ..ours };
+    let value = value.replace("vxlan", "host-gw");
+    assert_eq!(lease_value(&ours), value);
+    assert_eq!(peer("10.5.52.0-24", &value), PeerSubnet { encap: Encap::Direct, ..expected });
     assert_eq!(subnet_key("/n", ours.subnets), "/n/subnets/10.5.52.0-24");
 }
 
@@ -91,7 +97,7 @@ fn what_we_write_of_each_kind() {
             r#"{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::3","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"},"Overlayd":{"UDP6ZeroChecksum":true}}"#,
         ),
     ] {
-        let ours = Announcement { subnets, host, vni: 1, vtep_mac: MAC.to_string() };
+        let ours = Announcement { subnets, host, vni: 1, vtep_mac: MAC.to_string(), encap: Encap::Vxlan };
         assert_eq!(lease_value(&ours), value);
         assert_eq!(owner(value.as_bytes()), Some(host));
         let zero_checksum = host.v6().is_some();
@@ -156,7 +162,7 @@ fn names_in_any_case_and_unknown_fields() {
 
 #[test]
 fn other_backends_are_ignored_by_name() {
-    for value in [r#"{"PublicIP":"192.0.2.7","BackendType":"host-gw"}"#, r#"{"PublicIP":"192.0.2.7"}"#] {
+    for value in [r#"{"PublicIP":"192.0.2.7","BackendType":"ipip"}"#, r#"{"PublicIP":"192.0.2.7"}"#] {
         let Ok(Lease::Ignored(why)) = parse_lease("10.9.0.0-24", value.as_bytes()) else { panic!("{value}") };
         assert!(why.contains("BackendType"), "{why}");
     }
@@ -289,7 +295,7 @@ fn configurations() {
         (r#"{"IPv6Network":"10.5.0.0/16"}"#, "IPv6Network \"10.5.0.0/16\" is no subnet"),
         (r#"{"IPv6Network":"::/0"}"#, "IPv6Network \"::/0\" would take every address"),
         (r#"{"IPv6Network":"ff00::/16","EnableIPv6":true}"#, "multicast"),
-        (r#"{"Backend":{"Type":"host-gw"}}"#, "Backend.Type \"host-gw\""),
+        (r#"{"Backend":{"Type":"ipip"}}"#, "Backend.Type \"ipip\""),
         (r#"{"Backend":{"VNI":"1"}}"#, "Backend.VNI is \"1\""),
         (r#"{"Backend":{"Port":70000}}"#, "Backend.Port is 70000"),
         (r#"{"Backend":"vxlan"}"#, "Backend is \"vxlan\""),
@@ -355,7 +361,7 @@ proptest! {
         let v6 = (v4.is_none() || !only_v4).then_some(Ipv6Addr::from(v6));
         let host = Underlay::new(v4.map(Ipv4Addr::from), v6).unwrap();
         let mac = Mac([mac[0] & 0xfe | 2, mac[1], mac[2], mac[3], mac[4], mac[5]]);
-        let ours = Announcement { subnets, host, vni, vtep_mac: mac.to_string() };
+        let ours = Announcement { subnets, host, vni, vtep_mac: mac.to_string(), encap: Encap::Vxlan };
         let key = subnet_key("/overlayd/network", subnets);
         let name = key.strip_prefix(&subnets_prefix("/overlayd/network")).unwrap();
         prop_assert_eq!(parse_subnet_name(name), Ok(subnets));
