@@ -17,6 +17,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use harness::Scope;
+use overlay_common::Encap;
 use serde::Serialize;
 
 /// How long what takes no time may take, on a machine with much to do.
@@ -88,11 +89,22 @@ const OVS_GRE: &str = "ovs-gre";
 const OVERLAYD_AUTO: &str = "overlayd-auto";
 const OVERLAYD_TC: &str = "overlayd-tc-vxlan";
 const OVERLAYD_XDP: &str = "overlayd-xdp-vxlan";
+const OVERLAYD_DIRECT: &str = "overlayd-tc-direct";
 
 /// The systems, in the order of the report.
 #[must_use]
 pub fn all() -> &'static [&'static str] {
-    &[BARE, HOST_GW, KERNEL_VXLAN, DOCKER_OVERLAY, OVS_GRE, OVERLAYD_AUTO, OVERLAYD_TC, OVERLAYD_XDP]
+    &[
+        BARE,
+        HOST_GW,
+        KERNEL_VXLAN,
+        DOCKER_OVERLAY,
+        OVS_GRE,
+        OVERLAYD_AUTO,
+        OVERLAYD_TC,
+        OVERLAYD_XDP,
+        OVERLAYD_DIRECT,
+    ]
 }
 
 /// Why a system cannot be had on this machine, in words for the report; `None` where nothing stands against it.
@@ -123,9 +135,10 @@ pub fn up_in(scope: Scope, name: &str, wire: Wire) -> Result<Box<dyn System>> {
         KERNEL_VXLAN => kernel_vxlan::up(name, scope, wire),
         DOCKER_OVERLAY => docker_overlay::up(name, scope, wire, docker_overlay::Control::of_this_machine()?),
         OVS_GRE => ovs_gre::up(name, scope, wire),
-        OVERLAYD_AUTO => overlayd::up(name, scope, wire, "auto"),
-        OVERLAYD_TC => overlayd::up(name, scope, wire, "tc"),
-        OVERLAYD_XDP => overlayd::up(name, scope, wire, "xdp"),
+        OVERLAYD_AUTO => overlayd::up(name, scope, wire, "auto", Encap::Vxlan),
+        OVERLAYD_TC => overlayd::up(name, scope, wire, "tc", Encap::Vxlan),
+        OVERLAYD_XDP => overlayd::up(name, scope, wire, "xdp", Encap::Vxlan),
+        OVERLAYD_DIRECT => overlayd::up(name, scope, wire, "tc", Encap::Direct),
         other => bail!("{other} is in the list of systems, and nothing brings it up"),
     };
     system.with_context(|| format!("{name} on the {wire} wire"))

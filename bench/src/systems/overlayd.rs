@@ -11,6 +11,7 @@ use harness::{
     topology::ETCD_PREFIX,
     traffic::tap::Like,
 };
+use overlay_common::Encap;
 
 use super::{
     Side, System, Wire,
@@ -18,7 +19,7 @@ use super::{
     compared::Compared,
     cpu,
     host_gw::BRIDGE,
-    proof::{Counter, DataPath},
+    proof::{Counter, DataPath, between},
     versions,
 };
 
@@ -30,13 +31,20 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 struct Daemons {
     words: String,
+    encap: Encap,
     /// In the order of the hosts; before the store they write their last words to.
     overlayd: Vec<Overlayd>,
     _etcd: Etcd,
 }
 
-/// `decap` is what `--decap` gets.
-pub(super) fn up(name: &'static str, scope: Scope, wire: Wire, decap: &str) -> Result<Box<dyn System>> {
+/// `decap` is what `--decap` gets, `encap` what `--encap` does.
+pub(super) fn up(
+    name: &'static str,
+    scope: Scope,
+    wire: Wire,
+    decap: &str,
+    encap: Encap,
+) -> Result<Box<dyn System>> {
     let mut bed = Bed::lay(scope, wire)?;
     let [first, _] = &bed.hosts;
     let etcd = Etcd::start(&first.ns, first.ip, &bed.scope.dir().join("etcd"))?;
@@ -44,7 +52,7 @@ pub(super) fn up(name: &'static str, scope: Scope, wire: Wire, decap: &str) -> R
     bed.start_engines(&[])?;
     let sides = bed.start_containers(None)?;
     let start = |host: &Host| -> Result<Overlayd> {
-        let overlayd = Overlayd::start(&host.ns, config(&bed, host, &etcd, decap))?;
+        let overlayd = Overlayd::start(&host.ns, config(&bed, host, &etcd, decap, encap))?;
         cpu::pin(overlayd.pid().context("overlayd has just ended")?.cast_signed(), host.cpu)?;
         Ok(overlayd)
     };
@@ -57,17 +65,17 @@ pub(super) fn up(name: &'static str, scope: Scope, wire: Wire, decap: &str) -> R
     }
     ensure!(places[0] == places[1], "the hosts decapsulate differently: {}", places.join(" and "));
     let words = format!(
-        "{}, --decap {decap} (decapsulates in {}), VXLAN; {}, {}, containers on {BRIDGE} at Docker's MTU of 1500 (the overlay's \
-         is 1450)",
+        "{}, --decap {decap} (decapsulates in {}), --encap {encap}; {}, {}, containers on {BRIDGE} at Docker's MTU of 1500{}",
         versions::line(&harness::binaries::find("overlayd")?)?,
         places[0],
         versions::etcd()?,
-        versions::docker(&bed)?
+        versions::docker(&bed)?,
+        if encap == Encap::Vxlan { " (the overlay's is 1450)" } else { "" }
     );
-    Compared::ready(name, bed, sides, Daemons { words, overlayd, _etcd: etcd })
+    Compared::ready(name, bed, sides, Daemons { words, encap, overlayd, _etcd: etcd })
 }
 
-fn config(bed: &Bed, host: &Host, etcd: &Etcd, decap: &str) -> Config {
+fn config(bed: &Bed, host: &Host, etcd: &Etcd, decap: &str, encap: Encap) -> Config {
     let dir = bed.scope.dir();
     Config {
         ifaces: vec![UPLINK.to_owned()],
@@ -80,7 +88,7 @@ fn config(bed: &Bed, host: &Host, etcd: &Etcd, decap: &str) -> Config {
         pin_dir: bed.scope.pin_dir(host.name),
         state_dir: dir.join(host.name).join("state"),
         log: dir.join(format!("{}.overlayd.log", host.name)),
-        args: vec![format!("--decap={decap}")],
+        args: vec![format!("--decap={decap}"), format!("--encap={encap}")],
     }
 }
 
@@ -102,8 +110,11 @@ impl DataPath for Daemons {
         self.words.clone()
     }
 
-    fn outer(&self, _from: &Side, _to: &Side) -> Result<Like> {
-        Ok(Like::UdpTo(PORT))
+    fn outer(&self, from: &Side, to: &Side) -> Result<Like> {
+        match self.encap {
+            Encap::Vxlan => Ok(Like::UdpTo(PORT)),
+            Encap::Direct => between(from, to),
+        }
     }
 
     fn counters(&self, host: &Host, other: &Host) -> Result<Vec<Counter>> {
