@@ -206,11 +206,11 @@ pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
 }
 
 /// Source and destination of the packet whose IP header starts `l3` bytes into this one, unchecked: to look for it
-/// among those that were found right, and no more.
+/// among those of its version that were found right, and no more.
 #[inline(always)]
 pub fn ends<P: Packet + ?Sized, H: IpHeader>(packet: &P, l3: usize) -> Option<(MapIp, MapIp)> {
     let [src, dst] = packet.read::<[H::Addr; 2]>(l3 + H::SRC)?;
-    Some((H::map_ip(src), H::map_ip(dst)))
+    Some((H::words(src), H::words(dst)))
 }
 
 /// Checks the frame that starts `eth` bytes into a packet and was carried by a tunnel up to the byte `end`:

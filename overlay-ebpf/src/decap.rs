@@ -277,9 +277,17 @@ fn flow_with<O: Outer, H: Carried, const LINK: usize>(
     let Some((src, dst)) = parse::ends::<_, H>(skb, OuterUdp::<O, LINK>::INNER_L3) else {
         return Ingress::NONE;
     };
-    let (outer_src, outer_dst) = (O::map_ip(outer.ip.src()), O::map_ip(outer.ip.dst()));
-    let port = outer.port();
-    Ingress::take(&OnWire { uplink: skb.ifindex(), outer_src, outer_dst, port, vni, inner_mac, src, dst })
+    Ingress::take(&OnWire {
+        uplink: skb.ifindex(),
+        versions: [O::ETHERTYPE, H::ETHERTYPE],
+        outer_src: O::words(outer.ip.src()),
+        outer_dst: O::words(outer.ip.dst()),
+        port: outer.port(),
+        vni,
+        inner_mac,
+        src,
+        dst,
+    })
 }
 
 /// This host, where the packet is addressed to one of its tunnels.

@@ -64,7 +64,7 @@ fn from_sender<H: Carried>(skb: &Skb<'_>, eth: &EthHeader) -> Result<Verdict, Dr
         let Some(port) = admit(skb, eth)? else { return Ok(Verdict::Pass) };
         return refuse_claim_within::<H>(skb, port).map(|()| Verdict::Pass);
     };
-    let flow = Egress::new(skb.ifindex(), eth, H::map_ip(frame.ip.src()), H::map_ip(frame.ip.dst()));
+    let flow = Egress::new(skb.ifindex(), eth, H::words(frame.ip.src()), H::words(frame.ip.dst()));
     // A tag, or a claim to be the gateway, is not the flow's but the packet's.
     let id = match flow.tunnel() {
         Some(id) if skb.tag() == Tag::None && !frame.ip.is_on_link() => id,

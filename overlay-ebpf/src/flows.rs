@@ -20,13 +20,15 @@ pub(crate) struct Egress {
     dst: MapIp,
     mac: Mac,
     gateway_mac: Mac,
+    version: Be16,
 }
 
 impl Egress {
     /// To be made before any table is asked: an answer that changes meanwhile is remembered as an old one.
     #[inline(always)]
     pub(crate) fn new(ifindex: u32, eth: &EthHeader, src: MapIp, dst: MapIp) -> Self {
-        Self { generation: maps::generation(), ifindex, src, dst, mac: eth.src, gateway_mac: eth.dst }
+        let EthHeader { src: mac, dst: gateway_mac, ethertype: version } = *eth;
+        Self { generation: maps::generation(), ifindex, src, dst, mac, gateway_mac, version }
     }
 
     /// The tunnel that the flow may take.
@@ -41,7 +43,8 @@ impl Egress {
             && flow.src.words() == self.src.words()
             && flow.dst.words() == self.dst.words()
             && flow.mac == self.mac
-            && flow.gateway_mac == self.gateway_mac;
+            && flow.gateway_mac == self.gateway_mac
+            && flow.version == self.version;
         known.then_some(flow.tunnel)
     }
 
@@ -49,15 +52,19 @@ impl Egress {
     #[inline(always)]
     pub(crate) fn keep(&self, tunnel: u32) {
         let Some(flow) = maps::egress_flow(slot(self.src, self.dst)) else { return };
-        let Self { generation, ifindex, src, dst, mac, gateway_mac } = *self;
+        let Self { generation, ifindex, src, dst, mac, gateway_mac, version } = *self;
+        let padding = [0; 2];
         // SAFETY: as in `tunnel`.
-        unsafe { *flow = EgressFlow { generation, ifindex, src, dst, mac, gateway_mac, tunnel } }
+        unsafe {
+            *flow = EgressFlow { generation, ifindex, src, dst, mac, gateway_mac, version, padding, tunnel }
+        }
     }
 }
 
 /// What a tunnel packet says of its flow.
 pub(crate) struct OnWire {
     pub(crate) uplink: u32,
+    pub(crate) versions: [Be16; 2],
     pub(crate) outer_src: MapIp,
     pub(crate) outer_dst: MapIp,
     pub(crate) port: Be16,
@@ -88,6 +95,7 @@ impl Ingress {
         if let Some(known) = unsafe { flow.as_mut() } {
             let same = known.generation == generation
                 && known.vni == wire.vni
+                && known.versions == wire.versions
                 && known.outer_src.words() == wire.outer_src.words()
                 && known.outer_dst.words() == wire.outer_dst.words()
                 && known.src.words() == wire.src.words()
@@ -97,7 +105,7 @@ impl Ingress {
                 && known.inner_mac == wire.inner_mac;
             if !same {
                 known.generation = 0;
-                known.vni = wire.vni;
+                (known.vni, known.versions) = (wire.vni, wire.versions);
                 (known.outer_src, known.outer_dst) = (wire.outer_src, wire.outer_dst);
                 (known.src, known.dst) = (wire.src, wire.dst);
                 (known.uplink, known.port, known.inner_mac) = (wire.uplink, wire.port, wire.inner_mac);

@@ -56,12 +56,14 @@ mod entry {
 
     /// tcx ingress of docker0 and of every bridge port: what containers send.
     #[classifier]
+    #[inline(always)]
     pub(crate) fn workload_egress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::WorkloadEgress, encap::from_workload(&ctx))
     }
 
     /// tcx egress of docker0: what the host sends to peers, and what the fast path left to the kernel.
     #[classifier]
+    #[inline(always)]
     pub(crate) fn bridge_egress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::BridgeEgress, encap::from_host(&ctx))
     }
@@ -75,24 +77,28 @@ mod entry {
 
     /// tcx ingress of the uplink: what peers send.
     #[classifier]
+    #[inline(always)]
     pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::UplinkIngress, decap::from_uplink(&ctx))
     }
 
     /// tcx ingress of the uplink, where peers send without a tunnel: what their containers send.
     #[classifier]
+    #[inline(always)]
     pub(crate) fn uplink_direct(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::UplinkDirect, direct::from_uplink(&ctx))
     }
 
     /// tcx ingress of an uplink without an Ethernet header: what peers send.
     #[classifier]
+    #[inline(always)]
     pub(crate) fn uplink_l3(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::UplinkL3, decap::from_l3_uplink(&ctx))
     }
 
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     #[classifier]
+    #[inline(always)]
     pub(crate) fn tunnel_ingress(ctx: TcContext) -> i32 {
         verdict::act(&ctx, Program::TunnelIngress, decap::from_device(&ctx))
     }

@@ -29,6 +29,10 @@ pub struct EgressFlow {
     pub mac: Mac,
     /// The bridge's, to which it sends.
     pub gateway_mac: Mac,
+    /// The EtherType of the version of IP.
+    pub version: Be16,
+    /// Zero.
+    pub padding: [u8; 2],
     /// The id of the tunnel to it.
     pub tunnel: u32,
 }
@@ -41,6 +45,8 @@ pub struct IngressFlow {
     pub generation: Generation,
     /// The VNI on the wire.
     pub vni: VniKey,
+    /// The EtherTypes of the outer and of the inner version of IP.
+    pub versions: [Be16; 2],
     /// The outer source.
     pub outer_src: MapIp,
     /// The outer destination: this host.

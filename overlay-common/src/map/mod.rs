@@ -179,8 +179,8 @@ const _: () = {
     assert!(size_of::<TunnelDevice>() == 8);
     assert!(size_of::<Note>() == 256);
     assert!(size_of::<Sampling>() == 8);
-    assert!(size_of::<EgressFlow>() == 56);
-    assert!(size_of::<IngressFlow>() == 108);
+    assert!(size_of::<EgressFlow>() == 60);
+    assert!(size_of::<IngressFlow>() == 112);
     assert!(size_of::<Sample>() == 160);
     // The kernel cuts names at 15 bytes (BPF_OBJ_NAME_LEN - 1).
     let mut i = 0;

@@ -28,6 +28,9 @@ pub trait IpHeader: Pod {
     /// An address as map keys hold it. What is no address of this version becomes `::`, which no map has.
     fn map_ip(addr: Self::Addr) -> MapIp;
 
+    /// An address as it stands, in 16 bytes: together with the version it tells what it tells.
+    fn words(addr: Self::Addr) -> MapIp;
+
     /// True where version and header length are possible.
     fn is_sane(&self) -> bool;
 

@@ -92,6 +92,11 @@ impl IpHeader for Ipv4Header {
     }
 
     #[inline(always)]
+    fn words(addr: [u8; 4]) -> MapIp {
+        Self::map_ip(addr)
+    }
+
+    #[inline(always)]
     fn is_sane(&self) -> bool {
         self.version_ihl >> 4 == 4 && self.header_len() >= Self::LEN
     }

@@ -138,6 +138,11 @@ impl IpHeader for Ipv6Header {
     }
 
     #[inline(always)]
+    fn words(addr: [u8; 16]) -> MapIp {
+        MapIp::new(addr)
+    }
+
+    #[inline(always)]
     fn is_sane(&self) -> bool {
         self.version() == 6
     }
