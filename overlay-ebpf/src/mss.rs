@@ -40,17 +40,13 @@ pub(crate) fn clamp<H: IpHeader>(skb: &Skb<'_>, mtu: u32) {
     let _ = lower(skb, tcp::<H>(), mss::for_mtu::<H>(mtu));
 }
 
-/// Cleared by words: by bytes it would take a call, and before Linux 6.7 each frame of a call counts 32 bytes of stack.
-#[repr(C, align(8))]
-struct Options([u8; TcpHeader::MAX_OPTIONS]);
-
 #[inline(always)]
 fn lower(skb: &Skb<'_>, tcp: usize, limit: u16) -> Option<()> {
     let header: TcpHeader = skb.read_at(tcp)?;
     let len = header.header_len().checked_sub(TcpHeader::LEN)?;
-    let mut options = Options([0; TcpHeader::MAX_OPTIONS]);
-    skb.load_bytes(tcp + TcpHeader::LEN, &mut options.0, len).ok()?;
-    let found = mss::find(&options.0, len)?;
+    let mut options = [0; TcpHeader::MAX_OPTIONS];
+    skb.load_bytes(tcp + TcpHeader::LEN, &mut options, len).ok()?;
+    let found = mss::find(&options, len)?;
     if found.value > limit {
         let at = tcp + TcpHeader::LEN + found.offset;
         skb.replace_word(at, tcp + CHECKSUM, found.value.to_be_bytes(), limit.to_be_bytes()).ok()?;
