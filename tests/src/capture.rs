@@ -20,7 +20,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(5);
 
 /// Fields of each packet, outer header first where a field occurs twice.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "frame.protocols",
     "_ws.malformed",
     "vxlan.vni",
@@ -39,6 +39,7 @@ const FIELDS: [&str; 18] = [
     "ipv6.nxt",
     "icmpv6.checksum.status",
     "udp.checksum",
+    "tcp.checksum",
 ];
 
 /// tshark's word for a good checksum, and for one that is not there.
@@ -243,6 +244,8 @@ impl Packet {
     fn inner_is_good(&self) -> bool {
         let status = match self.inner_protocol() {
             Some(1) => self.all("icmp.checksum.status").first().copied(),
+            // Linux writes 0xffff for 0x0000, here too (CSUM_MANGLED_0), which adds up the same; tshark calls it bad.
+            Some(6) if self.all("tcp.checksum").first() == Some(&"0xffff") => Some(GOOD),
             Some(6) => self.all("tcp.checksum.status").first().copied(),
             Some(58) => self.all("icmpv6.checksum.status").first().copied(),
             Some(17) => self.all("udp.checksum.status").get(1).copied(),

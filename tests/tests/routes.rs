@@ -129,7 +129,8 @@ fn a_key_comes_moves_and_goes_within_a_second() {
     bed.leads_at_once("10.9.0.0/24", None);
     assert_eq!(bed.peer_of("10.10.0.0/16").as_deref(), Some("172.16.199.98"));
     assert_eq!(bed.peer_of("172.27.0.0/16").as_deref(), Some("172.16.199.27"));
-    assert_eq!(bed.status(), (0, String::new()));
+    // That there was no way to 192.0.2.7 is not said any more either, once a round has ended.
+    eventually("nothing is wrong", SOON, || bed.status() == (0, String::new())).unwrap();
     bed.down();
 }
 
@@ -144,7 +145,7 @@ fn a_malformed_key_or_value_is_one_warning_and_nothing_else() {
         ("10.8.0.1-24", r#"{"PublicIP":"172.16.199.99","BackendType":"vxlan"}"#),
         ("10.7.0.0-24", "{\"PublicIP\":"),
         ("10.6.0.0-24", r#"{"PublicIP":"172.16.199.999","BackendType":"vxlan"}"#),
-        ("10.5.0.0-24", r#"{"PublicIP":"172.16.199.99","BackendType":"host-gw"}"#),
+        ("10.5.0.0-24", r#"{"PublicIP":"172.16.199.99","BackendType":"ipip"}"#),
         // A key that was good keeps its last good state.
         ("10.9.0.0-24", "[]"),
     ];
