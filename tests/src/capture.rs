@@ -45,6 +45,8 @@ const FIELDS: [&str; 19] = [
 /// tshark's word for a good checksum, and for one that is not there.
 const GOOD: &str = "1";
 const ABSENT: &str = "3";
+/// Its severity of errors (`PI_ERROR`).
+const ERROR: &str = "8388608";
 
 /// Bytes of a capture file's header and of each record's, and how the former begins: microseconds, in the byte
 /// order of who wrote it (draft-ietf-opsawg-pcap).
@@ -244,8 +246,14 @@ impl Packet {
     fn inner_is_good(&self) -> bool {
         let status = match self.inner_protocol() {
             Some(1) => self.all("icmp.checksum.status").first().copied(),
-            // Linux writes 0xffff for 0x0000, here too (CSUM_MANGLED_0), which adds up the same; tshark calls it bad.
-            Some(6) if self.all("tcp.checksum").first() == Some(&"0xffff") => Some(GOOD),
+            // Linux writes 0xffff for 0x0000, here too (CSUM_MANGLED_0), which adds up the same: tshark calls that bad
+            // too, but warns of it instead of calling it an error, as it does any other.
+            Some(6)
+                if self.all("tcp.checksum").first() == Some(&"0xffff")
+                    && !self.all("_ws.expert.severity").contains(&ERROR) =>
+            {
+                Some(GOOD)
+            }
             Some(6) => self.all("tcp.checksum.status").first().copied(),
             Some(58) => self.all("icmpv6.checksum.status").first().copied(),
             Some(17) => self.all("udp.checksum.status").get(1).copied(),
