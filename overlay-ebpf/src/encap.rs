@@ -72,11 +72,10 @@ fn from_sender<H: Carried>(skb: &Skb<'_>, eth: &EthHeader) -> Result<Verdict, Dr
             let Some(port) = admit(skb, eth)? else { return Ok(Verdict::Pass) };
             refuse_claim_within::<H>(skb, port)?;
             // A frame for another MAC address goes to a neighbour of the sender: a container, a router, a VPN.
+            let sender = judge_sender(skb, port, &frame);
             if eth.dst != port.gateway_mac {
-                let sender = judge_sender(skb, port, &frame);
                 return Ok(local::deliver(skb, port, &frame, sender.is_ok()));
             }
-            let sender = judge_sender(skb, port, &frame);
             let Some(route) = H::route(port.vni, frame.ip.dst()) else {
                 return refuse_forged_tunnel(skb, &frame).map(|()| Verdict::Pass);
             };
@@ -247,9 +246,15 @@ fn encap<H: Carried>(
     if way == Way::Routed {
         skb.forget_route();
     }
-    maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, inner_len as u64);
+    Ok(leave(tunnel, hash, packets, inner_len as u64))
+}
+
+/// Counts a packet that is ready for the wire, and sends it the way of its flow.
+#[inline(always)]
+fn leave(tunnel: &Tunnel, hash: u32, packets: u64, bytes: u64) -> Verdict {
+    maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, bytes);
     let hop = &tunnel.hops[flow::hop(hash)];
-    Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop.words() })
+    Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop.words() }
 }
 
 /// Sends a packet to a peer on the same link as it is. The MAC addresses are the kernel's to write.
@@ -267,9 +272,7 @@ fn straight<H: Carried>(
         }
         Way::Routed => skb.forget_route(),
     }
-    maps::count_traffic(tunnel.peer, Direction::ToPeer, packets, (skb.len() - L3) as u64);
-    let hop = &tunnel.hops[flow::hop(skb.flow_hash())];
-    Ok(Verdict::ToNeighbour { ifindex: hop.uplink, next_hop: hop.next_hop.words() })
+    Ok(leave(tunnel, skb.flow_hash(), packets, (skb.len() - L3) as u64))
 }
 
 /// Leaves the outer headers to the tunnel device.
