@@ -79,6 +79,8 @@ drop_reasons! {
     VlanStacked = 24, "vlan_stacked";
     /// Local sender hid what a packet is behind more IPv6 extension headers than overlayd looks behind.
     ExtensionChain = 25, "extension_chain";
+    /// Geneve header of another version, of a control packet, or with options that must not be skipped.
+    TunnelHeader = 26, "tunnel_header";
 }
 
 impl DropReason {
@@ -130,6 +132,7 @@ mod tests {
             (23, "tunnel_forged"),
             (24, "vlan_stacked"),
             (25, "extension_chain"),
+            (26, "tunnel_header"),
         ];
         let table: Vec<_> = DropReason::ALL.iter().map(|reason| (reason.number(), reason.name())).collect();
         assert_eq!(table, frozen);

@@ -21,11 +21,12 @@ pub mod packet;
 pub mod parse;
 pub mod path_mtu;
 pub mod template;
+pub mod tunnel;
 pub mod vni;
 pub mod wire;
 
 pub use addr::Mac;
 pub use be::{Be16, Be32};
 pub use drop_reason::DropReason;
-pub use encap::Encap;
+pub use encap::{Encap, Kinds};
 pub use vni::Vni;

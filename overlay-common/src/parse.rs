@@ -7,6 +7,7 @@ use crate::{
     Be16, DropReason, Mac,
     addr::MapIp,
     packet::Packet,
+    tunnel,
     vni::VniKey,
     wire::{
         ArpPacket, EthHeader, IpHeader, Ipv4Header, Ipv6Header, NeighbourMessage, UdpHeader, VxlanHeader,
@@ -239,7 +240,22 @@ pub fn inner<P: Packet + ?Sized>(
 
 #[inline(always)]
 fn inner_ip<P: Packet + ?Sized, H: IpHeader>(packet: &P, l3: usize, end: usize) -> Result<H, DropReason> {
-    let ip: H = packet.read(l3).ok_or(DropReason::InnerMalformed)?;
+    within(packet.read::<H>(l3), l3, end)
+}
+
+/// Checks the IP packet that starts `l3` bytes into this one, wherever a tunnel's headers say, and was carried up to
+/// the byte `end`.
+///
+/// # Errors
+/// [`DropReason::InnerMalformed`].
+#[inline(always)]
+pub fn inner_at<P: Packet + ?Sized, H: IpHeader>(packet: &P, l3: usize, end: usize) -> Result<H, DropReason> {
+    within(packet.read_at::<H>(l3), l3, end)
+}
+
+#[inline(always)]
+fn within<H: IpHeader>(ip: Option<H>, l3: usize, end: usize) -> Result<H, DropReason> {
+    let ip = ip.ok_or(DropReason::InnerMalformed)?;
     let total = ip.packet_len();
     if !ip.is_sane() || total < ip.header_len() || l3 + total > end {
         return Err(DropReason::InnerMalformed);
@@ -284,14 +300,32 @@ pub fn nd_sender<P: Packet + ?Sized>(packet: &P) -> Result<Option<[u8; 16]>, Dro
     }
 }
 
-/// The UDP port that a frame is for, behind whatever headers a kernel steps over; `None` where it shows none.
+/// What a frame may be to the host that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A datagram for this UDP port.
+    Udp(Be16),
+    /// A tunnel packet that has no port: GRE, or IP in IP.
+    Tunnel,
+    /// Nothing that could be a tunnel packet.
+    Other,
+}
+
+/// What a frame is, behind whatever headers a kernel steps over.
 ///
 /// # Errors
 /// [`DropReason::ExtensionChain`] where it cannot be told.
 #[inline(always)]
-pub fn udp_port<P: Packet + ?Sized, H: IpHeader>(packet: &P, ip: &H) -> Result<Option<Be16>, DropReason> {
-    let Some(offset) = ip.hidden_udp(packet, L3)? else { return Ok(None) };
-    Ok(read_behind::<_, H, UdpHeader>(packet, L3, offset, 0).map(|udp| udp.dst_port))
+pub fn carrier<P: Packet + ?Sized, H: IpHeader>(packet: &P, ip: &H) -> Result<Carrier, DropReason> {
+    let Some((protocol, offset)) = ip.hidden(packet, L3)? else { return Ok(Carrier::Other) };
+    if tunnel::is_protocol(protocol) {
+        return Ok(Carrier::Tunnel);
+    }
+    if protocol != PROTOCOL_UDP {
+        return Ok(Carrier::Other);
+    }
+    let udp = read_behind::<_, H, UdpHeader>(packet, L3, offset, 0);
+    Ok(udp.map_or(Carrier::Other, |udp| Carrier::Udp(udp.dst_port)))
 }
 
 /// The size of the IP packets that a frame will be on the wire: its own, or that of one segment where the

@@ -6,6 +6,7 @@ use crate::{
     flow::SOURCE_PORTS,
     map::{MIN_PATH_MTU, MIN_PATH_MTU_V6},
     packet::Packet,
+    tunnel,
     wire::{
         FragNeededHeader, IpHeader, Ipv4Header, Ipv6Header, TooBigHeader, UdpHeader,
         icmp::{FRAGMENTATION_NEEDED, PACKET_TOO_BIG, UNREACHABLE},
@@ -18,8 +19,8 @@ use crate::{
 pub struct TooBig {
     /// The outer destination of what was too large.
     pub peer: MapIp,
-    /// Its UDP destination port.
-    pub port: Be16,
+    /// Its UDP destination port; `None` for a tunnel without UDP.
+    pub port: Option<Be16>,
     /// The largest outer packet that the path takes, bytes; never less than the version's least.
     pub mtu: u32,
 }
@@ -78,9 +79,9 @@ pub const fn len<O: IpHeader>(link: usize) -> usize {
     link + 2 * O::LEN + ICMP_LEN + UdpHeader::LEN
 }
 
-/// Reads a router's word about a packet that may be a tunnel packet of ours: UDP from `ours`, never to be cut up, with
-/// a source port that tunnels use, larger than the MTU that it did not fit. Whether the destination is a
-/// peer and the port a tunnel's is left to the caller. The ICMP checksum is not verified: the values are bounded,
+/// Reads a router's word about a packet that may be a tunnel packet of ours: from `ours`, never to be cut up, larger than
+/// the MTU that it did not fit, and UDP with a source port that tunnels use, GRE, or IP in IP. Whether the destination is
+/// a peer and the port a tunnel's is left to the caller. The ICMP checksum is not verified: the values are bounded,
 /// and Ethernet has its own.
 #[inline(always)]
 pub fn too_big<P: Packet + ?Sized, O: PathMtuIp, const LINK: usize>(
@@ -94,15 +95,16 @@ pub fn too_big<P: Packet + ?Sized, O: PathMtuIp, const LINK: usize>(
     let mtu = O::told_mtu(packet, LINK + O::LEN)?;
     let quoted: O = packet.read(LINK + O::LEN + ICMP_LEN)?;
     let udp: UdpHeader = packet.read(LINK + 2 * O::LEN + ICMP_LEN)?;
-    let ours = quoted.is_whole()
-        && quoted.protocol() == PROTOCOL_UDP
-        && quoted.src() == ours
-        && udp.src_port.get() >= *SOURCE_PORTS.start();
-    if !ours || mtu as usize >= quoted.packet_len() {
+    if !quoted.is_whole() || quoted.src() != ours || mtu as usize >= quoted.packet_len() {
         return None;
     }
+    let port = match quoted.protocol() {
+        PROTOCOL_UDP if udp.src_port.get() >= *SOURCE_PORTS.start() => Some(udp.dst_port),
+        protocol if tunnel::is_protocol(protocol) => None,
+        _ => return None,
+    };
     let mtu = if mtu < O::LEAST { O::LEAST } else { mtu };
-    Some(TooBig { peer: O::map_ip(quoted.dst()), port: udp.dst_port, mtu })
+    Some(TooBig { peer: O::map_ip(quoted.dst()), port, mtu })
 }
 
 #[cfg(test)]
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_router_tells_its_mtu() {
-        let told = TooBig { peer: MapIp::v4(PEER), port: Be16::new(4789), mtu: 1400 };
+        let told = TooBig { peer: MapIp::v4(PEER), port: Some(Be16::new(4789)), mtu: 1400 };
         assert_eq!(read(&message()), Some(told));
     }
 
@@ -216,7 +218,7 @@ mod tests {
             }
             too_big::<_, _, 0>(packet.as_slice(), &ip, ours)
         };
-        let word = |mtu| Some(TooBig { peer: MapIp::new(peer), port: Be16::new(4789), mtu });
+        let word = |mtu| Some(TooBig { peer: MapIp::new(peer), port: Some(Be16::new(4789)), mtu });
         assert_eq!(told(1400, quoted), word(1400));
         assert_eq!(told(576, quoted), word(1280), "no link of IPv6 carries less");
         assert_eq!(told(1500, quoted), None, "it would have fitted");

@@ -1,19 +1,21 @@
 //! Header templates: userspace compiles everything about a tunnel's outer headers that is the same for
 //! every packet, the programs copy it and stamp what differs.
 //!
-//! A template reaches from the outer Ethernet header to the inner one. The outer Ethernet header's
-//! addresses stay zero: `bpf_redirect_neigh` writes them from the kernel's neighbour entry.
+//! A template reaches from the outer Ethernet header to the inner IP header. The outer Ethernet header's
+//! addresses stay zero: `bpf_redirect_neigh` writes them from the kernel's neighbour entry. The programs know of a
+//! template its length and a few flags; which kind of tunnel it is, this file alone knows.
 
-use bytemuck::NoUninit;
+use bytemuck::Pod;
 
 use crate::{
-    Be16, Mac, Vni, checksum,
-    map::{TEMPLATE_BYTES, TemplateBytes},
-    parse::{L3, VXLAN_V4_OVERHEAD, VXLAN_V6_OVERHEAD},
+    Be16, Be32, Encap, Mac, Vni, checksum,
+    map::{TEMPLATE_BYTES, TemplateBytes, tunnel_flag},
+    parse::L3,
     wire::{
-        EthHeader, IpHeader, Ipv4Header, Ipv6Header, UdpHeader, VxlanHeader,
-        eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        ipv4::{FLAG_DF, PROTOCOL_UDP},
+        EthHeader, GeneveHeader, GreHeader, IpHeader, Ipv4Header, Ipv6Header, UdpHeader, VxlanHeader,
+        eth::{ETHERTYPE_FRAME, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        gre::{self, PROTOCOL_GRE},
+        ipv4::{FLAG_DF, PROTOCOL_IPV4, PROTOCOL_IPV6, PROTOCOL_UDP},
         vxlan::FLAG_VNI,
     },
 };
@@ -26,6 +28,7 @@ mod room {
     pub(super) const FIXED_GSO: u64 = 1 << 0;
     pub(super) const ENCAP_L3_IPV4: u64 = 1 << 1;
     pub(super) const ENCAP_L3_IPV6: u64 = 1 << 2;
+    pub(super) const ENCAP_L4_GRE: u64 = 1 << 3;
     pub(super) const ENCAP_L4_UDP: u64 = 1 << 4;
     pub(super) const NO_CSUM_RESET: u64 = 1 << 5;
     pub(super) const ENCAP_L2_ETH: u64 = 1 << 6;
@@ -35,14 +38,11 @@ mod room {
     }
 }
 
-/// Flags of `bpf_skb_adjust_room` that make room for VXLAN, but for the outer IP version: the kernel then knows the
-/// packet as a UDP tunnel with an inner Ethernet header (>= 5.13) and segments it as its own. FIXED_GSO keeps the
-/// segment size, so every refusal comes before the packet is changed.
-const VXLAN_ENCAP_FLAGS: u64 = room::FIXED_GSO
-    | room::ENCAP_L4_UDP
-    | room::NO_CSUM_RESET
-    | room::ENCAP_L2_ETH
-    | room::encap_l2(EthHeader::LEN);
+/// Flags of `bpf_skb_adjust_room` that make room for any tunnel: the kernel then knows the packet as a tunnel's and
+/// segments it as its own. FIXED_GSO keeps the segment size, so every refusal comes before the packet is changed.
+const ENCAP_FLAGS: u64 = room::FIXED_GSO | room::NO_CSUM_RESET;
+/// Besides, where there is an inner Ethernet header (kernel >= 5.13).
+const FRAME_FLAGS: u64 = room::ENCAP_L2_ETH | room::encap_l2(EthHeader::LEN);
 
 /// Flags of `bpf_skb_adjust_room` that take the outer headers away again.
 pub const DECAP_FLAGS: u64 = room::FIXED_GSO | room::NO_CSUM_RESET;
@@ -70,40 +70,62 @@ pub enum Underlay {
     },
 }
 
-impl Underlay {
-    /// Bytes of the outer IP header.
-    pub const fn header_len(&self) -> usize {
-        match self {
-            Self::V4 { .. } => Ipv4Header::LEN,
-            Self::V6 { .. } => Ipv6Header::LEN,
-        }
-    }
-
-    /// Bytes that VXLAN takes from the uplink's MTU.
-    pub const fn vxlan_overhead(&self) -> u32 {
-        match self {
-            Self::V4 { .. } => VXLAN_V4_OVERHEAD,
-            Self::V6 { .. } => VXLAN_V6_OVERHEAD,
-        }
-    }
+/// The MAC addresses of a carried frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Macs {
+    /// Our VTEP's.
+    pub src: Mac,
+    /// The peer's VTEP's, or broadcast where it is not known: a kernel peer
+    /// takes that for itself, but does not forward it to its containers.
+    pub dst: Mac,
 }
 
-/// The constants of a VXLAN tunnel. The port is in host order.
+/// What stands between the outer IP header and the inner one. Ports are in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vxlan {
+pub enum Shell {
+    /// UDP, VXLAN, Ethernet.
+    Vxlan {
+        /// UDP destination port.
+        port: u16,
+        /// The VNI on the wire.
+        vni: Vni,
+        /// The inner frame's addresses.
+        macs: Macs,
+    },
+    /// UDP, Geneve without options, Ethernet.
+    Geneve {
+        /// UDP destination port.
+        port: u16,
+        /// The VNI on the wire.
+        vni: Vni,
+        /// The inner frame's addresses.
+        macs: Macs,
+    },
+    /// GRE, Ethernet.
+    Gre {
+        /// The key, where both ends have agreed on one.
+        key: Option<u32>,
+        /// The inner frame's addresses.
+        macs: Macs,
+    },
+    /// GRE.
+    GreL3 {
+        /// The key, where both ends have agreed on one.
+        key: Option<u32>,
+    },
+    /// Nothing.
+    Ipip,
+}
+
+/// The constants of a tunnel's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
     /// The outer addresses.
     pub underlay: Underlay,
     /// EtherType of what is carried.
     pub carries: Be16,
-    /// UDP destination port.
-    pub port: u16,
-    /// The VNI on the wire.
-    pub vni: Vni,
-    /// Our VTEP's MAC address.
-    pub inner_src: Mac,
-    /// The peer's VTEP's MAC address, or broadcast where it is not known: a kernel peer
-    /// takes that for itself, but does not forward it to its containers.
-    pub inner_dst: Mac,
+    /// What makes it a tunnel of its kind.
+    pub shell: Shell,
 }
 
 /// A compiled template.
@@ -117,55 +139,139 @@ pub struct Template {
     pub checksum: u32,
     /// Flags of `bpf_skb_adjust_room` that make room for it.
     pub room_flags: u64,
+    /// [`tunnel_flag`]s that say what is to be stamped.
+    pub flags: u32,
 }
 
-impl Vxlan {
-    /// Compiles the template.
-    pub fn compile(&self) -> Template {
-        let mut bytes = [0; TEMPLATE_BYTES];
-        let mut len = 0;
-        let mut append = |header: &[u8]| {
-            bytes[len..len + header.len()].copy_from_slice(header);
-            len += header.len();
-        };
-        let (checksum, version_flag) = match self.underlay {
+/// A template that grows.
+struct Draft {
+    template: Template,
+}
+
+impl Draft {
+    fn append<T: Pod>(&mut self, header: &T) {
+        let (header, at) = (bytemuck::bytes_of(header), self.template.len);
+        self.template.bytes.bytes[at..at + header.len()].copy_from_slice(header);
+        self.template.len += header.len();
+    }
+
+    fn flag(&mut self, room_flags: u64, flags: u32) {
+        self.template.room_flags |= room_flags;
+        self.template.flags |= flags;
+    }
+
+    fn underlay(&mut self, underlay: Underlay, protocol: u8) {
+        match underlay {
             Underlay::V4 { src, dst } => {
-                let ip = outer_v4(src, dst);
-                append(bytemuck::bytes_of(&EthHeader { ethertype: ETHERTYPE_IPV4, ..EthHeader::default() }));
-                append(bytemuck::bytes_of(&ip));
-                (checksum::sum(bytemuck::bytes_of(&ip), 0), room::ENCAP_L3_IPV4)
+                let ip = outer_v4(src, dst, protocol);
+                self.append(&EthHeader { ethertype: ETHERTYPE_IPV4, ..EthHeader::default() });
+                self.append(&ip);
+                self.template.checksum = checksum::sum(bytemuck::bytes_of(&ip), 0);
+                self.flag(room::ENCAP_L3_IPV4, 0);
             }
             Underlay::V6 { src, dst } => {
-                append(bytemuck::bytes_of(&EthHeader { ethertype: ETHERTYPE_IPV6, ..EthHeader::default() }));
-                append(bytemuck::bytes_of(&outer_v6(src, dst)));
-                (0, room::ENCAP_L3_IPV6)
+                self.append(&EthHeader { ethertype: ETHERTYPE_IPV6, ..EthHeader::default() });
+                self.append(&outer_v6(src, dst, protocol));
+                self.flag(room::ENCAP_L3_IPV6, tunnel_flag::OVER_V6);
             }
-        };
-        // No UDP checksum: RFC 7348 section 5 asks for none over IPv4, RFC 6935 allows none over IPv6.
-        append(bytemuck::bytes_of(&UdpHeader { dst_port: Be16::new(self.port), ..UdpHeader::default() }));
-        let vxlan = VxlanHeader { flags: FLAG_VNI, vni: self.vni.to_wire(), ..VxlanHeader::default() };
-        append(bytemuck::bytes_of(&vxlan));
-        append(bytemuck::bytes_of(&EthHeader {
-            dst: self.inner_dst,
-            src: self.inner_src,
-            ethertype: self.carries,
-        }));
-        Template {
-            bytes: TemplateBytes { bytes },
-            len,
-            checksum,
-            room_flags: VXLAN_ENCAP_FLAGS | version_flag,
+        }
+    }
+
+    /// No UDP checksum: RFC 7348 section 5 asks for none over IPv4, RFC 6935 allows none over IPv6.
+    fn udp(&mut self, port: u16) {
+        self.append(&UdpHeader { dst_port: Be16::new(port), ..UdpHeader::default() });
+        self.flag(room::ENCAP_L4_UDP, tunnel_flag::UDP);
+    }
+
+    fn gre(&mut self, key: Option<u32>, protocol: Be16) {
+        let flags = Be16::new(if key.is_some() { gre::FLAG_KEY } else { 0 });
+        self.append(&GreHeader { flags, protocol });
+        if let Some(key) = key {
+            self.append(&Be32::new(key));
+        }
+        self.flag(room::ENCAP_L4_GRE, 0);
+    }
+
+    fn frame(&mut self, Macs { src, dst }: Macs, carries: Be16) {
+        self.append(&EthHeader { dst, src, ethertype: carries });
+        self.flag(FRAME_FLAGS, tunnel_flag::FRAME);
+    }
+}
+
+impl Headers {
+    /// Compiles the template.
+    pub fn compile(&self) -> Template {
+        let Self { underlay, carries, shell } = *self;
+        let mut draft = Draft { template: Template { len: 0, room_flags: ENCAP_FLAGS, ..DIRECT } };
+        draft.underlay(underlay, shell.protocol(carries));
+        match shell {
+            Shell::Vxlan { port, vni, macs } => {
+                draft.udp(port);
+                draft.append(&VxlanHeader { flags: FLAG_VNI, vni: vni.to_wire(), ..VxlanHeader::default() });
+                draft.frame(macs, carries);
+            }
+            Shell::Geneve { port, vni, macs } => {
+                draft.udp(port);
+                let (protocol, vni) = (ETHERTYPE_FRAME, vni.to_wire());
+                draft.append(&GeneveHeader { protocol, vni, ..GeneveHeader::default() });
+                draft.frame(macs, carries);
+            }
+            Shell::Gre { key, macs } => {
+                draft.gre(key, ETHERTYPE_FRAME);
+                draft.frame(macs, carries);
+            }
+            Shell::GreL3 { key } => draft.gre(key, carries),
+            Shell::Ipip => {}
+        }
+        draft.template
+    }
+}
+
+/// What a tunnel's ends have agreed on, whatever its kind makes use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// UDP destination port, host order.
+    pub port: u16,
+    /// The VNI on the wire.
+    pub vni: Vni,
+    /// The GRE key.
+    pub gre_key: Option<u32>,
+    /// The inner frame's addresses.
+    pub macs: Macs,
+}
+
+impl Shell {
+    /// The shell of a kind of tunnel; `None` for none.
+    pub const fn of(encap: Encap, ends: Ends) -> Option<Self> {
+        let Ends { port, vni, gre_key: key, macs } = ends;
+        Some(match encap {
+            Encap::Vxlan => Self::Vxlan { port, vni, macs },
+            Encap::Geneve => Self::Geneve { port, vni, macs },
+            Encap::Gre => Self::Gre { key, macs },
+            Encap::GreL3 => Self::GreL3 { key },
+            Encap::Ipip => Self::Ipip,
+            Encap::Direct => return None,
+        })
+    }
+
+    /// What the outer IP header says that it carries.
+    fn protocol(&self, carries: Be16) -> u8 {
+        match self {
+            Self::Vxlan { .. } | Self::Geneve { .. } => PROTOCOL_UDP,
+            Self::Gre { .. } | Self::GreL3 { .. } => PROTOCOL_GRE,
+            Self::Ipip if carries == ETHERTYPE_IPV4 => PROTOCOL_IPV4,
+            Self::Ipip => PROTOCOL_IPV6,
         }
     }
 }
 
 /// DF, and so no identification (RFC 6864 section 4.1): the overlay never relies on the underlay to fragment.
-fn outer_v4(src: [u8; 4], dst: [u8; 4]) -> Ipv4Header {
+fn outer_v4(src: [u8; 4], dst: [u8; 4], protocol: u8) -> Ipv4Header {
     Ipv4Header {
         version_ihl: Ipv4Header::VERSION_IHL,
         flags_fragment: Be16::new(FLAG_DF),
         ttl: OUTER_TTL,
-        protocol: PROTOCOL_UDP,
+        protocol,
         src,
         dst,
         ..Ipv4Header::default()
@@ -173,21 +279,16 @@ fn outer_v4(src: [u8; 4], dst: [u8; 4]) -> Ipv4Header {
 }
 
 /// The flow label stays zero, as the kernel's tunnels leave it: the UDP source port tells flows apart.
-fn outer_v6(src: [u8; 16], dst: [u8; 16]) -> Ipv6Header {
+fn outer_v6(src: [u8; 16], dst: [u8; 16], next_header: u8) -> Ipv6Header {
     Ipv6Header {
         version_class_flow: Ipv6Header::first_word(0),
-        next_header: PROTOCOL_UDP,
+        next_header,
         hop_limit: OUTER_TTL,
         src,
         dst,
         ..Ipv6Header::default()
     }
 }
-
-/// Bytes of a VXLAN template over IPv4.
-const VXLAN_V4_LEN: usize = L3 + VXLAN_V4_OVERHEAD as usize;
-/// Bytes of a VXLAN template over IPv6.
-const VXLAN_V6_LEN: usize = L3 + VXLAN_V6_OVERHEAD as usize;
 
 /// Bytes of the template of a packet without a tunnel: its own Ethernet header.
 const DIRECT_LEN: usize = L3;
@@ -198,7 +299,23 @@ pub const DIRECT: Template = Template {
     len: DIRECT_LEN,
     checksum: 0,
     room_flags: 0,
+    flags: 0,
 };
+
+impl Template {
+    /// Bytes that it takes from the uplink's MTU: all but the outer Ethernet header.
+    pub const fn overhead(&self) -> usize {
+        self.len - L3
+    }
+
+    /// The headers of one packet.
+    #[cfg(any(test, not(target_arch = "bpf")))]
+    pub fn stamped(&self, stamp: Stamp) -> [u8; TEMPLATE_BYTES] {
+        let mut headers = *self.bytes;
+        stamp.apply(&mut headers, self.len, self.flags, self.checksum);
+        headers
+    }
+}
 
 /// True for a template that puts something in front of the inner packet.
 #[inline(always)]
@@ -206,32 +323,51 @@ pub const fn is_tunnel(len: usize) -> bool {
     len != DIRECT_LEN
 }
 
-/// The inner Ethernet header of a VXLAN template of `len` bytes.
+/// The inner Ethernet header of a template of `len` bytes; `None` for a kind of tunnel that carries none.
 #[inline(always)]
-pub fn inner_eth(template: &[u8; TEMPLATE_BYTES], len: usize) -> EthHeader {
-    if len == VXLAN_V4_LEN {
-        bytemuck::pod_read_unaligned(&template[VXLAN_V4_LEN - EthHeader::LEN..VXLAN_V4_LEN])
-    } else {
-        bytemuck::pod_read_unaligned(&template[VXLAN_V6_LEN - EthHeader::LEN..VXLAN_V6_LEN])
+pub fn inner_eth(template: &TemplateBytes, len: usize, flags: u32) -> Option<EthHeader> {
+    if flags & tunnel_flag::FRAME == 0 {
+        return None;
     }
+    let words: &[[u8; 2]; TEMPLATE_BYTES / 2] = bytemuck::must_cast_ref(template);
+    let start = (len / 2).wrapping_sub(EthHeader::LEN / 2);
+    if start > words.len() - EthHeader::LEN / 2 {
+        return None;
+    }
+    let mut header = [[0; 2]; EthHeader::LEN / 2];
+    for (to, from) in header.iter_mut().zip(&words[start..]) {
+        *to = *from;
+    }
+    Some(bytemuck::must_cast(header))
 }
 
-/// Puts the start of the inner IP header behind a template of `len` bytes, so that one call writes both.
+/// The length of VXLAN's and Geneve's template over IPv4: 26 ns are saved where the compiler knows it.
+const USUAL_LEN: usize = 64;
+
+/// Puts the start of the inner IP header behind a template of `len` bytes, so that one call writes both. Every template
+/// has an even length, and every start; so they are copied by two bytes, as the verifier wants them on the stack.
 #[inline(always)]
-pub fn put_inner<T: NoUninit>(headers: &mut [u8; TEMPLATE_BYTES], len: usize, start: &T) {
-    const { assert!(VXLAN_V6_LEN + size_of::<T>() <= TEMPLATE_BYTES) };
-    let start = bytemuck::bytes_of(start);
-    if len == VXLAN_V4_LEN {
-        headers[VXLAN_V4_LEN..VXLAN_V4_LEN + start.len()].copy_from_slice(start);
-    } else {
-        headers[VXLAN_V6_LEN..VXLAN_V6_LEN + start.len()].copy_from_slice(start);
+pub fn put_inner<T: Pod>(headers: &mut TemplateBytes, len: usize, start: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(2)) };
+    if len == USUAL_LEN {
+        headers.bytes[USUAL_LEN..USUAL_LEN + size_of::<T>()].copy_from_slice(bytemuck::bytes_of(start));
+        return;
+    }
+    let words: &mut [u16; TEMPLATE_BYTES / 2] = bytemuck::must_cast_mut(headers);
+    let at = len / 2;
+    if at > words.len() - size_of::<T>() / 2 {
+        return;
+    }
+    let start: &[u16] = bytemuck::cast_slice(core::slice::from_ref(start));
+    for (to, from) in words[at..].iter_mut().zip(start) {
+        *to = *from;
     }
 }
 
 /// What differs from packet to packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Bytes behind the inner Ethernet header.
+    /// Bytes of the inner IP packet, and of what trails it.
     pub inner_len: u16,
     /// The outer TOS byte, or traffic class.
     pub tos: u8,
@@ -240,23 +376,27 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Stamps the fields into a copy of a template of `template_len` bytes with its partial `checksum`.
+    /// Stamps the fields into a copy of a template of `len` bytes with its `flags` and its partial `checksum`.
     /// The caller has made sure that it is a tunnel's, and that the outer length fits 16 bits.
     #[inline(always)]
-    pub fn apply(&self, headers: &mut [u8; TEMPLATE_BYTES], template_len: usize, checksum: u32) {
-        if template_len == VXLAN_V4_LEN {
-            let total = VXLAN_V4_OVERHEAD as u16 + self.inner_len;
+    pub fn apply(&self, headers: &mut [u8; TEMPLATE_BYTES], len: usize, flags: u32, checksum: u32) {
+        let total = (len - L3) as u16 + self.inner_len;
+        if flags & tunnel_flag::OVER_V6 == 0 {
             let sum = checksum::finish(checksum + u32::from(self.tos) + u32::from(total));
             headers[L3 + 1] = self.tos;
             headers[L3 + 2..L3 + 4].copy_from_slice(&total.to_be_bytes());
             headers[L3 + 10..L3 + 12].copy_from_slice(&sum.to_be_bytes());
-            self.apply_udp::<{ L3 + Ipv4Header::LEN }>(headers, total - Ipv4Header::LEN as u16);
+            if flags & tunnel_flag::UDP != 0 {
+                self.apply_udp::<{ L3 + Ipv4Header::LEN }>(headers, total - Ipv4Header::LEN as u16);
+            }
         } else {
-            let payload = (VXLAN_V6_OVERHEAD as usize - Ipv6Header::LEN) as u16 + self.inner_len;
+            let payload = total - Ipv6Header::LEN as u16;
             let word = Ipv6Header::first_word(self.tos);
             headers[L3..L3 + 4].copy_from_slice(bytemuck::bytes_of(&word));
             headers[L3 + 4..L3 + 6].copy_from_slice(&payload.to_be_bytes());
-            self.apply_udp::<{ L3 + Ipv6Header::LEN }>(headers, payload);
+            if flags & tunnel_flag::UDP != 0 {
+                self.apply_udp::<{ L3 + Ipv6Header::LEN }>(headers, payload);
+            }
         }
     }
 
@@ -268,119 +408,4 @@ impl Stamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::parse::{INNER_ETH, INNER_L3, OUTER_UDP, VXLAN};
-
-    fn vxlan(underlay: Underlay, carries: Be16) -> Vxlan {
-        Vxlan {
-            underlay,
-            carries,
-            port: 4789,
-            vni: Vni::new(0x0001_0203).unwrap(),
-            inner_src: Mac([2, 0, 0, 0, 0, 1]),
-            inner_dst: Mac([2, 0, 0, 0, 0, 2]),
-        }
-    }
-
-    #[test]
-    fn flags_are_the_proven_ones() {
-        let flags = |underlay| vxlan(underlay, ETHERTYPE_IPV4).compile().room_flags;
-        assert_eq!(flags(Underlay::V4 { src: [1; 4], dst: [2; 4] }), 0x0e00_0000_0000_0073);
-        assert_eq!(flags(Underlay::V6 { src: [1; 16], dst: [2; 16] }), 0x0e00_0000_0000_0075);
-        assert_eq!(DECAP_FLAGS, 0x21);
-    }
-
-    #[test]
-    fn literal_bytes() {
-        let underlay = Underlay::V4 { src: [172, 16, 199, 17], dst: [172, 16, 199, 27] };
-        let template = vxlan(underlay, ETHERTYPE_IPV4).compile();
-        let mut bytes = *template.bytes;
-        Stamp { inner_len: 84, tos: 0xb8, source_port: 0xc001 }.apply(
-            &mut bytes,
-            template.len,
-            template.checksum,
-        );
-        #[rustfmt::skip]
-        let expected = [
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0,
-            0x45, 0xb8, 0, 134, 0, 0, 0x40, 0, 64, 17, 0x53, 0x61, 172, 16, 199, 17, 172, 16, 199, 27,
-            0xc0, 0x01, 0x12, 0xb5, 0, 114, 0, 0,
-            8, 0, 0, 0, 1, 2, 3, 0,
-            2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0,
-        ];
-        assert_eq!(template.len, 64);
-        assert_eq!(bytemuck::bytes_of(&inner_eth(&template.bytes, 64)), &expected[INNER_ETH..INNER_L3]);
-        assert_eq!(bytes[..64], expected);
-        assert_eq!(bytes[64..], [0; 32]);
-    }
-
-    #[test]
-    fn the_inner_header_stands_right_behind() {
-        for len in [VXLAN_V4_LEN, VXLAN_V6_LEN] {
-            let mut headers = [0; TEMPLATE_BYTES];
-            put_inner(&mut headers, len, &[1_u32; 3]);
-            assert_eq!(headers[len..len + 12], [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
-            assert!(headers[..len].iter().chain(&headers[len + 12..]).all(|byte| *byte == 0));
-        }
-    }
-
-    #[test]
-    fn literal_bytes_over_ipv6() {
-        let (mut src, mut dst) = ([0; 16], [0; 16]);
-        (src[0], src[1], src[15]) = (0xfd, 0x11, 1);
-        (dst[0], dst[1], dst[15]) = (0xfd, 0x11, 2);
-        let template = vxlan(Underlay::V6 { src, dst }, ETHERTYPE_IPV6).compile();
-        let mut bytes = *template.bytes;
-        Stamp { inner_len: 84, tos: 0xb9, source_port: 0xc001 }.apply(
-            &mut bytes,
-            template.len,
-            template.checksum,
-        );
-        #[rustfmt::skip]
-        let expected = [
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x86, 0xdd,
-            0x6b, 0x90, 0, 0, 0, 114, 17, 64,
-            0xfd, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
-            0xfd, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
-            0xc0, 0x01, 0x12, 0xb5, 0, 114, 0, 0,
-            8, 0, 0, 0, 1, 2, 3, 0,
-            2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd,
-        ];
-        assert_eq!((template.len, template.checksum), (84, 0));
-        assert_eq!(bytemuck::bytes_of(&inner_eth(&template.bytes, 84)), &expected[70..]);
-        assert_eq!(bytes[..84], expected);
-        assert_eq!(bytes[84..], [0; 12]);
-    }
-
-    proptest! {
-        #[test]
-        fn stamped_headers_verify(src: [u8; 4], dst: [u8; 4], port: u16, inner_len in 20u16..65_000, tos: u8, source_port: u16) {
-            let template = Vxlan { port, ..vxlan(Underlay::V4 { src, dst }, ETHERTYPE_IPV4) }.compile();
-            let mut bytes = *template.bytes;
-            Stamp { inner_len, tos, source_port }.apply(&mut bytes, template.len, template.checksum);
-            let ip: Ipv4Header = bytemuck::pod_read_unaligned(&bytes[L3..OUTER_UDP]);
-            let udp: UdpHeader = bytemuck::pod_read_unaligned(&bytes[OUTER_UDP..VXLAN]);
-            prop_assert_eq!(checksum::fold(checksum::sum(bytemuck::bytes_of(&ip), 0)), 0xffff);
-            prop_assert_eq!(ip.total_len.get(), inner_len + 50);
-            prop_assert_eq!(udp.len.get() + 20, ip.total_len.get());
-            prop_assert_eq!((ip.src, ip.dst, ip.tos), (src, dst, tos));
-            prop_assert_eq!((udp.src_port.get(), udp.dst_port.get(), udp.checksum.get()), (source_port, port, 0));
-        }
-
-        #[test]
-        fn stamped_headers_over_ipv6(src: [u8; 16], dst: [u8; 16], inner_len in 20u16..65_000, tos: u8, source_port: u16) {
-            let template = vxlan(Underlay::V6 { src, dst }, ETHERTYPE_IPV4).compile();
-            let mut bytes = *template.bytes;
-            Stamp { inner_len, tos, source_port }.apply(&mut bytes, template.len, template.checksum);
-            let ip: Ipv6Header = bytemuck::pod_read_unaligned(&bytes[L3..L3 + 40]);
-            let udp: UdpHeader = bytemuck::pod_read_unaligned(&bytes[L3 + 40..L3 + 48]);
-            prop_assert!(ip.is_sane());
-            prop_assert_eq!((ip.src, ip.dst, ip.tos(), ip.version_class_flow.get() << 12), (src, dst, tos, 0));
-            prop_assert_eq!((ip.payload_len.get(), udp.len.get()), (inner_len + 30, inner_len + 30));
-            prop_assert_eq!((udp.src_port.get(), udp.dst_port.get(), udp.checksum.get()), (source_port, 4789, 0));
-        }
-    }
-}
+mod tests;

@@ -63,8 +63,9 @@ impl Sender {
         }
     }
 
+    /// As [`Self::may_send`].
     #[inline(always)]
-    fn may_send_ip<H: Carried>(&self, inner: &H, outer_tos: u8) -> Result<u8, DropReason> {
+    pub(crate) fn may_send_ip<H: Carried>(&self, inner: &H, outer_tos: u8) -> Result<u8, DropReason> {
         let src = inner.src();
         if H::is_martian_source(src) || H::is_martian_destination(inner.dst()) {
             return Err(DropReason::InnerMartian);
@@ -91,7 +92,7 @@ pub(crate) fn tunnel<P: Packet, O: Outer, const LINK: usize>(
 ) -> Option<(OuterUdp<O, LINK>, &'static Node)> {
     let outer = parse::outer_udp(packet, ip)?;
     let node = maps::node()?;
-    maps::is_tunnel_port(node, outer.port()).then_some((outer, node))
+    maps::is_vxlan_port(node, outer.port()).then_some((outer, node))
 }
 
 /// The VNI of a tunnel packet without fragments and IP options. `None` for what another owner of the port may know.

@@ -77,27 +77,35 @@ fn from_wire<const LINK: usize>(skb: &Skb<'_>, ethertype: Be16) -> Result<Option
 
 /// The outer headers of a packet, still to be stripped.
 #[derive(Clone, Copy)]
-struct Wrapping {
-    /// The UDP port that it was sent to.
-    port: Be16,
+pub(crate) struct Wrapping {
+    /// The UDP port that it was sent to; 0 where there is no UDP header.
+    pub(crate) port: Be16,
     /// Bytes, the inner Ethernet header included.
-    len: usize,
+    pub(crate) len: usize,
     /// EtherType of the outer IP version.
-    ethertype: Be16,
+    pub(crate) ethertype: Be16,
+}
+
+impl Wrapping {
+    /// True where there is a UDP header.
+    #[inline(always)]
+    fn is_udp(&self) -> bool {
+        self.port != Be16::new(0)
+    }
 }
 
 /// A packet that may come in, if it has a destination here.
-struct Incoming {
-    sender: Sender,
-    inner: Inner,
+pub(crate) struct Incoming {
+    pub(crate) sender: Sender,
+    pub(crate) inner: Inner,
     /// The TOS byte that the inner header is to have.
-    tos: u8,
-    wrapping: Option<Wrapping>,
-    place: Place,
+    pub(crate) tos: u8,
+    pub(crate) wrapping: Option<Wrapping>,
+    pub(crate) place: Place,
 }
 
 /// Where an incoming packet goes.
-enum Place {
+pub(crate) enum Place {
     Known(Destination),
     /// To be looked up, and remembered for a flow.
     Sought(Ingress),
@@ -151,7 +159,7 @@ impl Incoming {
     }
 
     #[inline(always)]
-    fn arrive<const LINK: usize>(self, skb: &Skb<'_>) -> Result<Verdict, DropReason> {
+    pub(crate) fn arrive<const LINK: usize>(self, skb: &Skb<'_>) -> Result<Verdict, DropReason> {
         let Self { sender, inner, tos, wrapping, place } = self;
         match inner {
             Inner::V4(inner) => arrive::<_, LINK>(skb, place.of(skb, sender, &inner)?, inner, tos, wrapping),
@@ -184,12 +192,17 @@ fn arrive<H: Carried, const LINK: usize>(
     wrapping: Option<Wrapping>,
 ) -> Result<Verdict, DropReason> {
     let bytes = inner.packet_len() as u64;
-    if let Some(Wrapping { port, len, ethertype }) = wrapping {
+    if let Some(wrapping) = wrapping {
+        let Wrapping { port, len, ethertype } = wrapping;
         let flags = if ethertype == H::ETHERTYPE { DECAP_FLAGS } else { DECAP_FLAGS | H::DECAP_TO };
-        if arrival.needs_device(skb, &inner) || skb.adjust_room(-(len as i32), flags).is_err() {
+        let needs_device = wrapping.is_udp() && arrival.needs_device(skb, &inner);
+        if needs_device || skb.adjust_room(-(len as i32), flags).is_err() {
             return if leave_to_device(skb, port) { Ok(Verdict::Pass) } else { Err(DropReason::DecapFailed) };
         }
-        skb.outer_checksum_removed();
+        // What is known of the inner checksum is not counted on top of another's then.
+        if wrapping.is_udp() {
+            skb.outer_checksum_removed();
+        }
         if LINK == BARE {
             skb.add_ethernet().map_err(|_| DropReason::DecapFailed)?;
         }
@@ -297,7 +310,7 @@ fn to_tunnel<O: Outer, const LINK: usize>(skb: &Skb<'_>, outer: &OuterUdp<O, LIN
     if outer.ip.dst() != O::own(uplink) {
         return None;
     }
-    maps::node().filter(|node| maps::is_tunnel_port(node, outer.port()))
+    maps::node().filter(|node| maps::is_vxlan_port(node, outer.port()))
 }
 
 /// What comes to this host beside whole tunnel packets: routers' words about them, and those that the kernel has to
@@ -361,8 +374,8 @@ impl Arrival {
     }
 
     /// True for an aggregate that somebody will cut up again: a socket that wants single datagrams, or a device.
-    /// `bpf_skb_adjust_room` leaves it marked as a tunnel's (before kernel 7.2, and BPF_F_ADJ_ROOM_DECAP_L4_UDP), and
-    /// it would be cut at the wrong places.
+    /// `bpf_skb_adjust_room` leaves it marked as a UDP tunnel's (before kernel 7.2, and BPF_F_ADJ_ROOM_DECAP_L4_UDP), and
+    /// it would be cut at the wrong places. To the marks of other tunnels nobody looks there.
     #[inline(always)]
     fn needs_device<H: Carried>(&self, skb: &Skb<'_>, inner: &H) -> bool {
         skb.gso_size() != 0 && (inner.protocol() != ipv4::PROTOCOL_TCP || !self.destination.ends_here())

@@ -18,8 +18,8 @@ use crate::{maps, packet::Skb, verdict::Verdict};
 pub(crate) fn encap(skb: &Skb<'_>, tunnel: &Tunnel, tos: u8) -> Result<Verdict, DropReason> {
     let device = maps::tunnel_device(tunnel.port).filter(|device| device.ifindex != 0);
     let ifindex = device.ok_or(DropReason::EncapFailed)?.ifindex;
-    skb.store(0, &template::inner_eth(&tunnel.template, tunnel.template_len as usize))
-        .map_err(|_| DropReason::EncapFailed)?;
+    let eth = template::inner_eth(&tunnel.template, tunnel.template_len as usize, tunnel.flags);
+    skb.store(0, &eth.ok_or(DropReason::EncapFailed)?).map_err(|_| DropReason::EncapFailed)?;
     skb.set_tunnel_key(tunnel, tos, OUTER_TTL).map_err(|_| DropReason::EncapFailed)?;
     Ok(Verdict::ToPort { ifindex })
 }

@@ -6,7 +6,7 @@ use overlay_common::{
     map::{Direction, Port, TemplateBytes, Tunnel, port_flag, tunnel_flag},
     mark,
     packet::Packet,
-    parse::{self, Frame, L3},
+    parse::{self, Carrier, Frame, L3},
     template::{self, Stamp},
     wire::{
         EthHeader, Ipv4Header, Ipv6Header,
@@ -159,8 +159,9 @@ fn refuse_claim_within<H: Carried>(skb: &Skb<'_>, port: &Port) -> Result<(), Dro
 #[inline(always)]
 fn refuse_forged_tunnel<H: Carried>(skb: &Skb<'_>, frame: &Frame<H>) -> Result<(), DropReason> {
     let host = H::map_ip(frame.ip.dst());
-    match parse::udp_port(skb, &frame.ip) {
-        Ok(Some(port)) if maps::is_peers_tunnel(host, port) => Err(DropReason::TunnelForged),
+    match parse::carrier(skb, &frame.ip) {
+        Ok(Carrier::Udp(port)) if maps::is_peers_tunnel(host, port) => Err(DropReason::TunnelForged),
+        Ok(Carrier::Tunnel) if maps::is_peers_host(host) => Err(DropReason::TunnelForged),
         Err(reason) if maps::is_peers_host(host) => Err(reason),
         _ => Ok(()),
     }
@@ -230,7 +231,7 @@ fn encap<H: Carried>(
     let hash = skb.flow_hash();
     let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(hash) };
     let mut headers: TemplateBytes = tunnel.template;
-    stamp.apply(&mut headers.bytes, template_len, tunnel.checksum);
+    stamp.apply(&mut headers.bytes, template_len, tunnel.flags, tunnel.checksum);
     if skb.adjust_room(template_len as i32 - L3 as i32, tunnel.room_flags).is_err() {
         return match way {
             Way::Forwarded => Ok(Verdict::Pass),
@@ -239,7 +240,7 @@ fn encap<H: Carried>(
     }
     let mut len = tunnel.template_len;
     if way == Way::Forwarded {
-        template::put_inner(&mut headers.bytes, template_len, &frame.ip.one_hop_less());
+        template::put_inner(&mut headers, template_len, &frame.ip.one_hop_less());
         len += size_of::<H::Start>() as u32;
     }
     skb.store_headers(&headers, len).map_err(|_| DropReason::EncapFailed)?;

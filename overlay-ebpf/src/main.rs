@@ -21,6 +21,8 @@ mod encap;
 #[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]
+mod kinds;
+#[cfg(target_arch = "bpf")]
 mod learn;
 #[cfg(target_arch = "bpf")]
 mod local;
@@ -50,7 +52,8 @@ mod entry {
 
     use crate::{
         decap, direct, encap,
-        verdict::{self, Program},
+        kinds::{self, Way},
+        verdict::{self, Program, Verdict},
         xdp,
     };
 
@@ -82,11 +85,16 @@ mod entry {
         verdict::act(&ctx, Program::UplinkIngress, decap::from_uplink(&ctx))
     }
 
-    /// tcx ingress of the uplink, where peers send without a tunnel: what their containers send.
+    /// tcx ingress of the uplink: what peers send in other ways than VXLAN.
     #[classifier]
     #[inline(always)]
-    pub(crate) fn uplink_direct(ctx: TcContext) -> i32 {
-        verdict::act(&ctx, Program::UplinkDirect, direct::from_uplink(&ctx))
+    pub(crate) fn uplink_kinds(ctx: TcContext) -> i32 {
+        // Two ends: where one is shared, LLVM copies what one of the two has not got, which the verifier refuses.
+        match kinds::way(&ctx) {
+            Way::Direct => verdict::act(&ctx, Program::UplinkKinds, direct::from_uplink(&ctx)),
+            Way::Tunnel => verdict::act(&ctx, Program::UplinkKinds, kinds::from_uplink(&ctx)),
+            Way::Other => verdict::act(&ctx, Program::UplinkKinds, Ok(Verdict::Pass)),
+        }
     }
 
     /// tcx ingress of an uplink without an Ethernet header: what peers send.

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    Be16, DropReason,
+    Be16, DropReason, Encap,
     addr::MapIp,
     event::Event,
     map::{
@@ -150,8 +150,14 @@ pub(crate) fn is_peers_tunnel(ip: MapIp, port: Be16) -> bool {
 /// True for the underlay address of a peer.
 #[inline(always)]
 pub(crate) fn is_peers_host(ip: MapIp) -> bool {
+    host(ip).is_some()
+}
+
+/// The peer with this underlay address.
+#[inline(always)]
+pub(crate) fn host(ip: MapIp) -> Option<&'static Peer> {
     // SAFETY: as in `port`.
-    unsafe { PEERS.get(PeerKey { vni: VniKey::NONE, ip }) }.is_some()
+    unsafe { PEERS.get(PeerKey { vni: VniKey::NONE, ip }) }
 }
 
 /// The peer that sends with this VNI from this address.
@@ -188,11 +194,29 @@ pub(crate) fn node() -> Option<&'static Node> {
     NODE.get(0)
 }
 
-/// True for a UDP port that carries tunnels: the node's own, or another that a peer listens on.
+/// True for a UDP port that carries VXLAN: the node's own, or another that a peer listens on.
 #[inline(always)]
-pub(crate) fn is_tunnel_port(node: &Node, port: Be16) -> bool {
+pub(crate) fn is_vxlan_port(node: &Node, port: Be16) -> bool {
+    node.port == port || listens(port) == Encap::Vxlan as u32
+}
+
+/// True for a UDP port that carries Geneve.
+#[inline(always)]
+pub(crate) fn is_geneve_port(node: &Node, port: Be16) -> bool {
+    node.geneve_port == port || listens(port) == Encap::Geneve as u32
+}
+
+/// True for a UDP port that carries tunnels of any kind.
+#[inline(always)]
+fn is_tunnel_port(node: &Node, port: Be16) -> bool {
+    node.port == port || node.geneve_port == port || listens(port) != 0
+}
+
+/// The kind of tunnel that a further port carries; 0 for none.
+#[inline(always)]
+fn listens(port: Be16) -> u32 {
     // SAFETY: as in `port`.
-    node.port == port || unsafe { LISTEN_PORTS.get(u32::from(port.get())) }.is_some()
+    unsafe { LISTEN_PORTS.get(u32::from(port.get())) }.copied().unwrap_or(0)
 }
 
 /// Who holds the socket of a UDP port.

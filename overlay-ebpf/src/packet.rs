@@ -52,6 +52,14 @@ impl<'a> Skb<'a> {
         }
     }
 
+    /// As [`Self::pull`], of as many bytes as the packet itself says.
+    #[inline(always)]
+    pub(crate) fn pull_all(&self, len: usize) {
+        let want = if self.len() < len { self.len() } else { len };
+        // As above.
+        let _ = self.ctx.pull_data(want as u32);
+    }
+
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel hands the program a valid context.

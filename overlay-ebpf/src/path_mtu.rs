@@ -18,7 +18,11 @@ const REPEAT_AFTER: u64 = 1_000_000_000;
 pub(crate) fn learn<O: PathMtuIp, const LINK: usize>(skb: &Skb<'_>, ip: &O, ours: O::Addr) {
     skb.pull(path_mtu::len::<O>(LINK));
     let Some(told) = path_mtu::too_big::<_, O, LINK>(skb, ip, ours) else { return };
-    if maps::is_peers_tunnel(told.peer, told.port) {
+    let to_tunnel = match told.port {
+        Some(port) => maps::is_peers_tunnel(told.peer, port),
+        None => maps::is_peers_host(told.peer),
+    };
+    if to_tunnel {
         note(skb, &told);
     }
 }

@@ -48,7 +48,7 @@ pub(crate) enum Program {
     TunnelIngress = 3,
     UplinkDecap = 4,
     UplinkL3 = 5,
-    UplinkDirect = 6,
+    UplinkKinds = 6,
 }
 
 /// Carries a decision out; the program's return value.

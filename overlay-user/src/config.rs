@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use overlay_common::{Encap, Vni, map::MAX_UPLINKS, wire::vxlan};
+use overlay_common::{
+    Encap, Kinds, Vni,
+    map::MAX_UPLINKS,
+    wire::{geneve, vxlan},
+};
 use serde::Deserialize;
 
 /// Where things are kept unless told otherwise.
@@ -89,11 +93,18 @@ pub struct Flags {
     /// The overlay MTU in bytes, at most [default: the smallest uplink's less the encapsulation]
     #[arg(long, env = "OVERLAYD_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
-    /// How other hosts are to send to this one: through a tunnel, or directly where they are on the same link (vxlan,
-    /// direct) [default: vxlan]
+    /// How other hosts are to send to this one: in a kind of tunnel, or directly where they are on the same link (vxlan,
+    /// geneve, gre, gre-l3, ipip, direct) [default: vxlan]
     #[arg(long, env = "OVERLAYD_ENCAP", value_name = "KIND")]
     #[serde(default, deserialize_with = "encap")]
     pub encap: Option<Encap>,
+    /// Kinds in which other hosts may send besides, before they are told to; may be repeated or a list joined by commas
+    #[arg(long, env = "OVERLAYD_ACCEPT", value_name = "KIND", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "list::parsed")]
+    pub accept: Vec<Encap>,
+    /// The UDP port on which Geneve is taken [default: 6081]
+    #[arg(long, env = "OVERLAYD_GENEVE_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub geneve_port: Option<u16>,
     /// Where tunnel packets are decapsulated: in native XDP, in tc (tcx), or where the uplink is best served [default: auto]
     #[arg(long, env = "OVERLAYD_DECAP", value_name = "WHERE")]
     pub decap: Option<DecapMode>,
@@ -168,6 +179,10 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// How packets are to come to this host.
     pub encap: Encap,
+    /// How they may come besides.
+    pub accept: Kinds,
+    /// The UDP port on which Geneve is taken.
+    pub geneve_port: u16,
     /// Where tunnel packets are decapsulated.
     pub decap: DecapMode,
     /// Where routes come from.
@@ -217,6 +232,8 @@ impl Flags {
             port: self.port.or(file.port),
             mtu: self.mtu.or(file.mtu),
             encap: self.encap.or(file.encap),
+            accept: list(self.accept, file.accept),
+            geneve_port: self.geneve_port.or(file.geneve_port),
             decap: self.decap.or(file.decap),
             etcd_endpoints: if file_by_flag {
                 Vec::new()
@@ -249,6 +266,9 @@ impl Flags {
         let vni = self.vni.map_or(Ok(Vni::DEFAULT), Vni::new).context("--vni")?;
         let port = self.port.unwrap_or(vxlan::PORT);
         ensure!(port != 0, "--port 0 is not a port: 1 to 65535 is expected");
+        let geneve_port = self.geneve_port.unwrap_or(geneve::PORT);
+        ensure!(geneve_port != 0, "--geneve-port 0 is not a port: 1 to 65535 is expected");
+        ensure!(geneve_port != port, "--port and --geneve-port are both {port}: each needs one of its own");
         let node_name = match self.node_name {
             Some(name) => name,
             None => nix::unistd::gethostname()
@@ -272,6 +292,8 @@ impl Flags {
             port,
             mtu: self.mtu,
             encap: self.encap.unwrap_or_default(),
+            accept: self.accept.into_iter().collect(),
+            geneve_port,
             decap: self.decap.unwrap_or_default(),
             store: store(self.peers, self.etcd_endpoints, self.etcd_prefix)?,
             pin_dir: self.pin_dir.unwrap_or_else(|| default::PIN_DIR.into()),

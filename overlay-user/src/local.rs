@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use overlay_common::{Encap, Mac, Vni, map::Hop};
+use overlay_common::{
+    Be16, Encap, Kinds, Mac, Vni,
+    map::{Hop, Node},
+};
 
 use self::uplink::Addresses;
 pub use self::uplink::Uplink;
@@ -15,7 +18,7 @@ use crate::{
     hops::Slots,
     netlink::{Link, Netlink},
     path_mtu::{LEAST_OVERHEAD, overhead},
-    store::{NetworkConfig, Subnets},
+    store::{NetworkConfig, PeerSubnet, Subnets},
     underlay::Underlay,
 };
 
@@ -75,8 +78,11 @@ pub struct Local {
     pub vtep_mac: Mac,
     /// `--encap`: how packets are to come to us.
     pub encap: Encap,
-    /// Packets may come without a tunnel: the others have been told so, now or before this start.
-    pub takes_direct: bool,
+    /// How packets may come to us: as the others have been told, now or before this start, and as they are sent to
+    /// themselves.
+    pub takes: Kinds,
+    /// The UDP port we take Geneve on.
+    pub geneve_port: u16,
     /// The addresses that peers send to: announced.
     pub public: Underlay,
     /// Our own addresses in the underlay: the outer sources. They differ from `public` behind NAT.
@@ -115,6 +121,7 @@ impl Local {
         refuse_overlaps(&bridges)?;
         let network = network.unwrap_or_default();
         let left_out = if network.ipv6.unwrap_or(true) { Vec::new() } else { leave_out_v6(&mut bridges) };
+        refuse_without_ethernet(config, &uplinks)?;
         let smallest = smallest(&uplinks).context("one uplink at least is up")?;
         if let Some(wanted) = config.mtu {
             ensure!(
@@ -131,7 +138,8 @@ impl Local {
             port: network.port.unwrap_or(config.port),
             vtep_mac,
             encap: config.encap,
-            takes_direct: config.encap == Encap::Direct,
+            takes: Kinds::default().with(config.encap).or(config.accept),
+            geneve_port: config.geneve_port,
             public,
             underlay,
             uplinks,
@@ -193,12 +201,12 @@ impl Local {
         self.uplinks.iter().find(|uplink| uplink.up).or(self.uplinks.first())
     }
 
-    /// The largest inner packet to a peer's address that fits each of the ways there, bytes.
-    pub fn mtu_to(&self, peer: IpAddr, hops: &Slots, encap: Encap) -> u32 {
+    /// The largest inner packet that fits each of some ways behind this many bytes of outer headers, bytes.
+    pub fn mtu_over(&self, hops: &Slots, overhead: u32) -> u32 {
         let carry = |index: u32| self.uplink(index).map(|uplink| uplink.mtu);
         let least = hops.iter().filter_map(|hop| carry(hop.uplink)).min();
         let outer = least.or(smallest(&self.uplinks).map(|uplink| uplink.mtu)).unwrap_or_default();
-        let most = outer.saturating_sub(overhead(encap, peer));
+        let most = outer.saturating_sub(overhead);
         self.mtu_limit.map_or(most, |limit| limit.min(most))
     }
 
@@ -210,6 +218,24 @@ impl Local {
         hops.iter().all(ends)
     }
 
+    /// What the programs need to know of this host.
+    pub fn node(&self) -> Node {
+        Node {
+            vtep_mac: self.vtep_mac,
+            port: Be16::new(self.port),
+            vni: self.vni.key(),
+            kinds: self.takes.bits(),
+            geneve_port: Be16::new(self.geneve_port),
+            padding: [0; 2],
+        }
+    }
+
+    /// Takes packets in the kinds, too, in which records say that packets are to be sent: who is sent to in a kind sends
+    /// in it, and may go on for a while when its record says another.
+    pub fn take_kinds<'a>(&mut self, records: impl IntoIterator<Item = &'a PeerSubnet>) {
+        self.takes = records.into_iter().fold(self.takes, |takes, record| takes.with(record.encap));
+    }
+
     /// Whether a bridge has an IPv6 subnet.
     pub fn speaks_v6(&self) -> bool {
         self.bridges.iter().any(|bridge| bridge.address_v6.is_some())
@@ -219,6 +245,21 @@ impl Local {
     pub fn bridge_indexes(&self) -> Vec<u32> {
         self.bridges.iter().map(|bridge| bridge.index).collect()
     }
+}
+
+/// Without an Ethernet header only VXLAN is taken; who is asked to send directly sends VXLAN there.
+fn refuse_without_ethernet(config: &Config, uplinks: &[Uplink]) -> anyhow::Result<()> {
+    let bare = uplinks.iter().find(|uplink| !uplink.ethernet);
+    if let Some(uplink) = bare
+        && !matches!(config.encap, Encap::Vxlan | Encap::Direct)
+    {
+        bail!(
+            "uplink {} has no Ethernet header, and {} is not taken from there: --encap vxlan is possible",
+            uplink.name,
+            config.encap
+        );
+    }
+    Ok(())
 }
 
 /// Finds a link, or says which there are.
@@ -243,12 +284,12 @@ fn smallest(uplinks: &[Uplink]) -> Option<&Uplink> {
 
 /// The most that outer headers take, bytes, over what we can be reached by.
 fn dearest(underlay: Underlay) -> u32 {
-    underlay.addresses().map(|ip| overhead(Encap::Vxlan, ip)).max().unwrap_or(LEAST_OVERHEAD)
+    underlay.addresses().map(|ip| overhead(Encap::Vxlan, None, ip)).max().unwrap_or(LEAST_OVERHEAD)
 }
 
 /// The least that they take.
 fn cheapest(underlay: Underlay) -> u32 {
-    underlay.addresses().map(|ip| overhead(Encap::Vxlan, ip)).min().unwrap_or(LEAST_OVERHEAD)
+    underlay.addresses().map(|ip| overhead(Encap::Vxlan, None, ip)).min().unwrap_or(LEAST_OVERHEAD)
 }
 
 async fn bridge(name: &str, netlink: &Netlink) -> anyhow::Result<Bridge> {
@@ -333,7 +374,8 @@ pub(crate) mod tests {
             port: 4789,
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
             encap: Encap::Vxlan,
-            takes_direct: false,
+            takes: Kinds::default().with(Encap::Vxlan),
+            geneve_port: 6081,
             public: Ipv4Addr::new(172, 16, 199, 17).into(),
             underlay: Ipv4Addr::new(172, 16, 199, 17).into(),
             uplinks: vec![uplink(2, 0, 1500)],

@@ -7,27 +7,32 @@ use std::{
 };
 
 use overlay_common::{
-    Encap,
+    Encap, Mac, Vni,
     addr::MapIp,
     map::{MIN_PATH_MTU, MIN_PATH_MTU_V6, PATH_MTU_LIFETIME, PathMtu},
-    parse::{VXLAN_V4_OVERHEAD, VXLAN_V6_OVERHEAD},
+    parse::VXLAN_V4_OVERHEAD,
+    template::{Ends, Headers, Macs, Shell, Underlay},
+    wire::eth::ETHERTYPE_IPV4,
 };
 
 /// Bytes of outer headers that count towards the underlay's MTU, to a peer at this address.
-pub const fn overhead(encap: Encap, peer: IpAddr) -> u32 {
-    match (encap, peer) {
-        (Encap::Vxlan, IpAddr::V4(_)) => VXLAN_V4_OVERHEAD,
-        (Encap::Vxlan, IpAddr::V6(_)) => VXLAN_V6_OVERHEAD,
-        (Encap::Direct, _) => 0,
-    }
+pub fn overhead(encap: Encap, gre_key: Option<u32>, peer: IpAddr) -> u32 {
+    let macs = Macs { src: Mac::default(), dst: Mac::default() };
+    let Some(shell) = Shell::of(encap, Ends { port: 0, vni: Vni::DEFAULT, gre_key, macs }) else { return 0 };
+    let underlay = match peer {
+        IpAddr::V4(_) => Underlay::V4 { src: [0; 4], dst: [0; 4] },
+        IpAddr::V6(_) => Underlay::V6 { src: [0; 16], dst: [0; 16] },
+    };
+    Headers { underlay, carries: ETHERTYPE_IPV4, shell }.compile().overhead() as u32
 }
 
-/// The least that outer headers take, bytes.
+/// The least that a VXLAN tunnel's outer headers take, bytes: what any peer can be reached by.
 pub const LEAST_OVERHEAD: u32 = VXLAN_V4_OVERHEAD;
 
-/// The largest inner packet to a peer, bytes: `most`, what fits the uplinks, or less where the way to it carries less.
-pub fn inner(most: u32, path_mtu: Option<u32>, encap: Encap, peer: IpAddr) -> u32 {
-    path_mtu.map_or(most, |path| most.min(path.saturating_sub(overhead(encap, peer))))
+/// The largest inner packet to a peer, bytes: `most`, what fits the uplinks, or less where the way to it carries less
+/// than `overhead` and that.
+pub fn inner(most: u32, path_mtu: Option<u32>, overhead: u32) -> u32 {
+    path_mtu.map_or(most, |path| most.min(path.saturating_sub(overhead)))
 }
 
 /// What is made of `PATH_MTUS`.
@@ -40,12 +45,12 @@ pub struct Judged {
 }
 
 /// Judges the entries of `PATH_MTUS` at the time `now` (nanoseconds of `CLOCK_MONOTONIC`). `most` tells the largest
-/// inner packet to a peer that fits the uplinks. A path MTU that leaves room for it lowers nothing: it is kept, since
+/// inner packet to a peer that fits the uplinks, and the outer headers' bytes. A path MTU that leaves room for it lowers nothing: it is kept, since
 /// an uplink's may rise, and not believed.
 pub fn judge(
     entries: impl IntoIterator<Item = (MapIp, PathMtu)>,
     is_peer: impl Fn(IpAddr) -> bool,
-    most: impl Fn(IpAddr) -> u32,
+    most: impl Fn(IpAddr) -> (u32, u32),
     now: u64,
 ) -> Judged {
     let mut judged = Judged::default();
@@ -56,7 +61,10 @@ pub fn judge(
         let valid = now.abs_diff(entry.told) < PATH_MTU_LIFETIME && entry.mtu >= least;
         if !valid || !is_peer(peer) {
             judged.forgotten.insert(key);
-        } else if inner(most(peer), Some(entry.mtu), Encap::Vxlan, peer) < most(peer) {
+            continue;
+        }
+        let (most, overhead) = most(peer);
+        if inner(most, Some(entry.mtu), overhead) < most {
             judged.believed.insert(peer, entry.mtu);
         }
     }
@@ -76,16 +84,16 @@ pub struct Shift {
     pub after: u32,
 }
 
-/// The peers whose MTU the step from `old` to `new` makes another, given the largest inner packet to each that fits
-/// the uplinks.
+/// The peers whose MTU the step from `old` to `new` makes another, given `most`, as [`judge`] takes it.
 pub fn shifts(
     old: &BTreeMap<IpAddr, u32>,
     new: &BTreeMap<IpAddr, u32>,
-    most: impl Fn(IpAddr) -> u32,
+    most: impl Fn(IpAddr) -> (u32, u32),
 ) -> Vec<Shift> {
     let peers: BTreeSet<IpAddr> = old.keys().chain(new.keys()).copied().collect();
     let shift = |peer: IpAddr| {
-        let mtu = |path: Option<u32>| inner(most(peer), path, Encap::Vxlan, peer);
+        let (most, overhead) = most(peer);
+        let mtu = |path: Option<u32>| inner(most, path, overhead);
         let (before, path_mtu) = (mtu(old.get(&peer).copied()), new.get(&peer).copied());
         Shift { peer, path_mtu, before, after: mtu(path_mtu) }
     };
@@ -102,9 +110,31 @@ mod tests {
     const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 27));
     const NOW: u64 = 5 * PATH_MTU_LIFETIME;
 
+    fn vxlan(peer: IpAddr) -> u32 {
+        overhead(Encap::Vxlan, None, peer)
+    }
+
+    #[test]
+    fn what_each_kind_takes() {
+        use Encap::*;
+        let of = |encap| [None, Some(7)].map(|key| [PEER, PEER_V6].map(|peer| overhead(encap, key, peer)));
+        let table = [Vxlan, Geneve, Gre, GreL3, Ipip, Direct].map(of);
+        assert_eq!(
+            table,
+            [
+                [[50, 70], [50, 70]],
+                [[50, 70], [50, 70]],
+                [[38, 58], [42, 62]],
+                [[24, 44], [28, 48]],
+                [[20, 40], [20, 40]],
+                [[0, 0], [0, 0]],
+            ]
+        );
+    }
+
     fn judge_one(ip: IpAddr, mtu: u32, told: u64, most: u32) -> (Option<u32>, bool) {
         let entry = (MapIp::from(ip), PathMtu { told, mtu, ..PathMtu::default() });
-        let judged = judge([entry], |ip| [PEER, PEER_V6].contains(&ip), |_| most, NOW);
+        let judged = judge([entry], |ip| [PEER, PEER_V6].contains(&ip), |ip| (most, vxlan(ip)), NOW);
         (judged.believed.get(&ip).copied(), judged.forgotten.contains(&entry.0))
     }
 
@@ -143,13 +173,10 @@ mod tests {
 
     #[test]
     fn mtus_fall_and_rise() {
-        assert_eq!(
-            [None, Some(1400), Some(9000)].map(|path| inner(1450, path, Encap::Vxlan, PEER)),
-            [1450, 1350, 1450]
-        );
-        assert_eq!(inner(1430, Some(1400), Encap::Vxlan, PEER_V6), 1330);
+        assert_eq!([None, Some(1400), Some(9000)].map(|path| inner(1450, path, 50)), [1450, 1350, 1450]);
+        assert_eq!(inner(1430, Some(1400), 70), 1330);
         let believed = |mtu: Option<u32>| mtu.map(|mtu| (PEER, mtu)).into_iter().collect::<BTreeMap<_, _>>();
-        let shift = |old, new| shifts(&believed(old), &believed(new), |_| 1450);
+        let shift = |old, new| shifts(&believed(old), &believed(new), |_| (1450, 50));
         let one = |path_mtu, before, after| vec![Shift { peer: PEER, path_mtu, before, after }];
         assert_eq!(shift(None, Some(1400)), one(Some(1400), 1450, 1350));
         assert_eq!(shift(Some(1400), Some(1300)), one(Some(1300), 1350, 1250));

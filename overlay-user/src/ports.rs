@@ -183,8 +183,8 @@ fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
     let mut wanted = BTreeSet::new();
     for uplink in &local.uplinks {
         wanted.insert(Attachment { ifindex: uplink.index, program: uplink.program() });
-        if local.takes_direct && uplink.ethernet {
-            wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_DIRECT });
+        if uplink.ethernet {
+            wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_KINDS });
         }
     }
     for bridge in &local.bridges {
@@ -275,6 +275,7 @@ mod tests {
             pairs,
             [
                 (2, program::UPLINK_INGRESS),
+                (2, program::UPLINK_KINDS),
                 (3, program::BRIDGE_EGRESS),
                 (3, program::WORKLOAD_EGRESS),
                 (7, program::WORKLOAD_EGRESS)

@@ -111,8 +111,8 @@ pub mod program {
     pub const UPLINK_INGRESS: &str = "uplink_ingress";
     /// tcx ingress of an uplink without an Ethernet header (WireGuard, tun): what peers send.
     pub const UPLINK_L3: &str = "uplink_l3";
-    /// tcx ingress of the uplink, where peers send without a tunnel.
-    pub const UPLINK_DIRECT: &str = "uplink_direct";
+    /// tcx ingress of the uplink: what peers send in other ways than VXLAN.
+    pub const UPLINK_KINDS: &str = "uplink_kinds";
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
     /// XDP of the uplink, where that is the place to decapsulate.
@@ -120,7 +120,7 @@ pub mod program {
 
     /// The programs of the traffic-control hooks, which are always needed.
     pub const TCX: [&str; 6] =
-        [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_L3, UPLINK_DIRECT];
+        [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_L3, UPLINK_KINDS];
 
     /// Every program. The position is the number in a [`super::Sample`].
     pub const ALL: [&str; 7] = [
@@ -130,7 +130,7 @@ pub mod program {
         TUNNEL_INGRESS,
         UPLINK_DECAP,
         UPLINK_L3,
-        UPLINK_DIRECT,
+        UPLINK_KINDS,
     ];
 }
 
@@ -170,9 +170,9 @@ const _: () = {
     assert!(size_of::<Hop>() == 20);
     assert!(size_of::<Tunnel>() == 328);
     assert!(size_of::<PeerKey>() == 20);
-    assert!(size_of::<Peer>() == 8);
+    assert!(size_of::<Peer>() == 16);
     assert!(size_of::<Uplink>() == 20);
-    assert!(size_of::<Node>() == 16);
+    assert!(size_of::<Node>() == 20);
     assert!(size_of::<Status>() == 472);
     assert!(size_of::<Traffic>() == 16);
     assert!(size_of::<PathMtu>() == 16);

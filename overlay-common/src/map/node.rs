@@ -20,18 +20,16 @@ pub struct Uplink {
 pub struct Node {
     /// The inner destination MAC address we answer to, besides broadcast.
     pub vtep_mac: Mac,
-    /// The UDP port we listen on.
+    /// The UDP port we listen on for VXLAN.
     pub port: Be16,
     /// The VNI of the bridges.
     pub vni: VniKey,
-    /// [`node_flag`]s.
-    pub flags: u32,
-}
-
-/// Flags of a [`Node`].
-pub mod node_flag {
-    /// Packets of peers are taken without a tunnel, too: this host has told them that they may leave it off.
-    pub const DIRECT: u32 = 1;
+    /// How peers may send besides in VXLAN, as [`crate::Kinds::bits`].
+    pub kinds: u32,
+    /// The UDP port we listen on for Geneve.
+    pub geneve_port: Be16,
+    /// Zero.
+    pub padding: [u8; 2],
 }
 
 /// Bytes of a name in [`Status`].

@@ -106,7 +106,13 @@ pub struct Hop {
 pub mod tunnel_flag {
     /// The peer takes no UDP packets without checksum, which over IPv6 is its right (RFC 8200 section 8.1): packets go
     /// through the tunnel device, since the kernel fills checksums in and a program cannot ask it to.
-    pub const UDP_CHECKSUM: u32 = 1;
+    pub const UDP_CHECKSUM: u32 = 1 << 0;
+    /// There is a UDP header: its source port and its length are to be stamped.
+    pub const UDP: u32 = 1 << 1;
+    /// The outer IP header is IPv6's.
+    pub const OVER_V6: u32 = 1 << 2;
+    /// The last header is an inner Ethernet header.
+    pub const FRAME: u32 = 1 << 3;
 }
 
 /// How to reach a peer in one network: its outer headers, compiled by [`crate::template`], and where they
@@ -136,7 +142,7 @@ pub struct Tunnel {
     pub remote: MapIp,
     /// The VNI on the wire.
     pub vni: VniKey,
-    /// The UDP destination port on the wire.
+    /// The UDP destination port on the wire; 0 for a kind of tunnel without.
     pub port: Be16,
     /// Zero.
     pub padding: [u8; 2],
@@ -161,6 +167,17 @@ pub struct PeerKey {
 pub struct Peer {
     /// Its id, 1 to [`MAX_PEERS`](super::MAX_PEERS) - 1.
     pub id: u32,
-    /// The local network that its packets with this VNI belong to; none in the entry for the host.
+    /// The local network that its packets with this VNI belong to; in the entry for the host, those of tunnels that
+    /// name no VNI.
     pub network: VniKey,
+    /// The key of its GRE packets, where `flags` says that they have one.
+    pub gre_key: u32,
+    /// [`peer_flag`]s.
+    pub flags: u32,
+}
+
+/// Flags of a [`Peer`].
+pub mod peer_flag {
+    /// GRE packets from and to it have a key.
+    pub const GRE_KEY: u32 = 1;
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Vni,
-    template::{Stamp, Underlay, Vxlan},
+    template::{Headers, Macs, Shell, Stamp, Underlay},
 };
 
 const VTEP: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -42,18 +42,11 @@ const V6: Underlay = Underlay::V6 { src: [0x20; 16], dst: [0x21; 16] };
 
 /// A VXLAN packet around `inner`, built by the template that the programs use.
 fn carry(underlay: Underlay, carries: Be16, inner: &[u8], inner_dst: Mac) -> Vec<u8> {
-    let template = Vxlan {
-        underlay,
-        carries,
-        port: 4789,
-        vni: Vni::DEFAULT,
-        inner_src: Mac([2, 0, 0, 0, 0, 1]),
-        inner_dst,
-    }
-    .compile();
-    let mut headers = *template.bytes;
+    let macs = Macs { src: Mac([2, 0, 0, 0, 0, 1]), dst: inner_dst };
+    let shell = Shell::Vxlan { port: 4789, vni: Vni::DEFAULT, macs };
+    let template = Headers { underlay, carries, shell }.compile();
     let inner_len = inner.len() as u16;
-    Stamp { inner_len, tos: 0, source_port: 50_000 }.apply(&mut headers, template.len, template.checksum);
+    let headers = template.stamped(Stamp { inner_len, tos: 0, source_port: 50_000 });
     [&headers[..template.len], inner].concat()
 }
 

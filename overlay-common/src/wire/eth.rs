@@ -11,6 +11,9 @@ pub const ETHERTYPE_ARP: Be16 = Be16::new(0x0806);
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: Be16 = Be16::new(0x86dd);
 
+/// EtherType of Ethernet frames inside GRE and Geneve (Transparent Ethernet Bridging, RFC 1701).
+pub const ETHERTYPE_FRAME: Be16 = Be16::new(0x6558);
+
 /// An Ethernet II header without VLAN tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(2))]

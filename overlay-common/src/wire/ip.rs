@@ -60,11 +60,13 @@ pub trait IpHeader: Pod {
     /// none. Further away than [`LEN`](Self::LEN) with options, or in a first fragment.
     fn udp_offset<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Option<usize>;
 
-    /// As [`udp_offset`](Self::udp_offset), behind whatever headers a kernel steps over on its way to a socket.
+    /// What is behind whatever headers a kernel steps over on its way to who takes it, and how many bytes behind the
+    /// start of this header, which stands at `start`. `None` where that cannot be seen, as in a later fragment.
     ///
     /// # Errors
     /// [`DropReason::ExtensionChain`] where they are too many to tell.
-    fn hidden_udp<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Result<Option<usize>, DropReason>;
+    fn hidden<P: Packet + ?Sized>(&self, packet: &P, start: usize)
+    -> Result<Option<(u8, usize)>, DropReason>;
 
     /// True for addresses that no packet between hosts has as its source.
     fn is_martian_source(addr: Self::Addr) -> bool;

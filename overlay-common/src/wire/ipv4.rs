@@ -9,6 +9,10 @@ use crate::{Be16, DropReason, addr::MapIp, checksum, packet::Packet};
 pub const PROTOCOL_ICMP: u8 = 1;
 /// Protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
+/// Protocol number of IPv4 in IP (RFC 2003).
+pub const PROTOCOL_IPV4: u8 = 4;
+/// Protocol number of IPv6 in IP (RFC 4213).
+pub const PROTOCOL_IPV6: u8 = 41;
 /// Protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
@@ -146,8 +150,13 @@ impl IpHeader for Ipv4Header {
     }
 
     #[inline(always)]
-    fn hidden_udp<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Result<Option<usize>, DropReason> {
-        Ok(self.udp_offset(packet, start))
+    fn hidden<P: Packet + ?Sized>(
+        &self,
+        _packet: &P,
+        _start: usize,
+    ) -> Result<Option<(u8, usize)>, DropReason> {
+        let shown = !self.is_later_fragment() && self.header_len() >= Self::LEN;
+        Ok(shown.then_some((self.protocol, self.header_len())))
     }
 
     /// RFC 1122 section 3.2.1.3: 0.0.0.0/8, loopback, multicast and the reserved addresses above it.

@@ -203,10 +203,14 @@ impl IpHeader for Ipv6Header {
     }
 
     #[inline(always)]
-    fn hidden_udp<P: Packet + ?Sized>(&self, packet: &P, start: usize) -> Result<Option<usize>, DropReason> {
+    fn hidden<P: Packet + ?Sized>(
+        &self,
+        packet: &P,
+        start: usize,
+    ) -> Result<Option<(u8, usize)>, DropReason> {
         let Some((next, offset)) = self.behind_extensions(packet, start)? else { return Ok(None) };
         if next != FRAGMENT {
-            return Ok((next == PROTOCOL_UDP).then_some(offset));
+            return Ok(Some((next, offset)));
         }
         let fragment: Option<FragmentHeader> = packet.read_at(start + offset);
         let Some(fragment) = fragment.filter(|fragment| !fragment.is_later()) else { return Ok(None) };
@@ -214,9 +218,7 @@ impl IpHeader for Ipv6Header {
         let inner = Self { next_header: fragment.next_header, ..*self };
         let start = start + offset + FragmentHeader::LEN - Self::LEN;
         let behind = inner.behind_extensions(packet, start)?;
-        Ok(behind
-            .filter(|(next, _)| *next == PROTOCOL_UDP)
-            .map(|(_, more)| offset + FragmentHeader::LEN + more - Self::LEN))
+        Ok(behind.map(|(next, more)| (next, offset + FragmentHeader::LEN + more - Self::LEN)))
     }
 
     /// ::/80, where unspecified, loopback, v4-mapped and v4-compatible addresses are; multicast; link-local, which

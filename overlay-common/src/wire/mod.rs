@@ -2,6 +2,8 @@
 
 pub mod arp;
 pub mod eth;
+pub mod geneve;
+pub mod gre;
 pub mod icmp;
 pub mod ip;
 pub mod ipv4;
@@ -12,6 +14,8 @@ pub mod vxlan;
 
 pub use arp::ArpPacket;
 pub use eth::EthHeader;
+pub use geneve::GeneveHeader;
+pub use gre::GreHeader;
 pub use icmp::{FragNeededHeader, NeighbourMessage, TooBigHeader};
 pub use ip::IpHeader;
 pub use ipv4::Ipv4Header;
@@ -30,7 +34,7 @@ mod tests {
     use crate::{
         Mac, Vni,
         parse::{INNER_ETH, INNER_L3, L3, OUTER_UDP, VXLAN},
-        template::{Stamp, Underlay, Vxlan},
+        template::{Headers, Macs, Shell, Stamp, Underlay},
         wire::eth::ETHERTYPE_IPV4,
     };
 
@@ -44,21 +48,17 @@ mod tests {
 
     #[test]
     fn a_stamped_template_is_what_the_library_builds() {
-        let template = Vxlan {
+        let template = Headers {
             underlay: Underlay::V4 { src: [192, 0, 2, 1], dst: [192, 0, 2, 2] },
             carries: ETHERTYPE_IPV4,
-            port: 8472,
-            vni: Vni::new(0x00ab_cdef).unwrap(),
-            inner_src: Mac([2, 0, 0, 0, 0, 1]),
-            inner_dst: Mac::BROADCAST,
+            shell: Shell::Vxlan {
+                port: 8472,
+                vni: Vni::new(0x00ab_cdef).unwrap(),
+                macs: Macs { src: Mac([2, 0, 0, 0, 0, 1]), dst: Mac::BROADCAST },
+            },
         }
         .compile();
-        let mut bytes = *template.bytes;
-        Stamp { inner_len: 1000, tos: 0xb9, source_port: 55_555 }.apply(
-            &mut bytes,
-            template.len,
-            template.checksum,
-        );
+        let bytes = template.stamped(Stamp { inner_len: 1000, tos: 0xb9, source_port: 55_555 });
 
         let mut ip = Ipv4Hdr {
             vihl: 0,

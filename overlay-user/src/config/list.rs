@@ -1,10 +1,10 @@
 //! Keys of the configuration file that take one value or a list of them.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{IntoDeserializer as _, SeqAccess, Visitor, value::SeqAccessDeserializer},
+    de::{Error as _, IntoDeserializer as _, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
 /// Reads a text, or a list of texts.
@@ -14,6 +14,17 @@ where
     T: Deserialize<'de>,
 {
     deserializer.deserialize_any(OneOrMore(PhantomData))
+}
+
+/// Reads a text, or a list of texts, each of which says what it is.
+pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let texts: Vec<String> = one_or_more(deserializer)?;
+    let read = |text: &String| text.parse().map_err(|error| D::Error::custom(format!("{text:?} is {error}")));
+    texts.iter().map(read).collect()
 }
 
 /// An untagged enum would do, but for its errors, which do not say what is wrong.

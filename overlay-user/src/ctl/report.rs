@@ -141,8 +141,8 @@ pub struct Peer {
     pub subnets: Vec<String>,
     /// The VNI on the wire.
     pub vni: u32,
-    /// The UDP port.
-    pub port: u16,
+    /// The UDP port; none for a kind of tunnel without UDP.
+    pub port: Option<u16>,
     /// The tunnel kind.
     pub encap: &'static str,
     /// The largest inner packet to it, bytes.
@@ -191,7 +191,7 @@ pub fn peers(maps: &Maps) -> Result<Vec<Peer>, DatapathError> {
                 public_ip: address(ip),
                 subnets: subnets.iter().map(ToString::to_string).collect(),
                 vni,
-                port,
+                port: Some(port).filter(|port| *port != 0),
                 encap: encap_name(encap),
                 mtu,
                 hops: uplinks::ways(&tunnel, &names),

@@ -120,7 +120,7 @@ pub fn peers(peers: &[Peer]) -> String {
             peer.subnets.join(","),
             peer.encap.to_owned(),
             peer.vni.to_string(),
-            peer.port.to_string(),
+            peer.port.map_or_else(|| "-".to_owned(), |port| port.to_string()),
             peer.mtu.to_string(),
             describe(&peer.hops, &peer.public_ip),
             peer.packets_to.to_string(),

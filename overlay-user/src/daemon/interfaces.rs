@@ -20,9 +20,9 @@ impl Daemon {
         let network = self.announcer.network();
         let mut troubles = BTreeSet::new();
         let config = self.with_new_names(&mut troubles).await;
-        let takes_direct = self.local.takes_direct;
+        let takes = self.local.takes;
         let found = Local::discover(&config, network, self.local.vtep_mac, &self.netlink).await;
-        match found.map(|local| Local { takes_direct: takes_direct || local.takes_direct, ..local }) {
+        match found.map(|local| Local { takes: takes.or(local.takes), ..local }) {
             Ok(local) if local == self.local => {
                 if self.astray {
                     // Routes go with an interface that is down, and it may have been down.

@@ -263,6 +263,7 @@ impl Daemon {
     fn take_update(&mut self, update: Update, touched: &mut Touched) {
         match update {
             Update::Snapshot(records) => {
+                self.local.take_kinds(records.values());
                 match &mut self.records {
                     Some(known) => known.replace(records, touched),
                     None => {
@@ -274,6 +275,7 @@ impl Daemon {
                 memory::give_back();
             }
             Update::Put(record) => {
+                self.local.take_kinds([&record]);
                 self.records.get_or_insert_default().put(record, touched);
             }
             Update::Delete(subnet) => {

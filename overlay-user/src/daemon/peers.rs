@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use ipnet::IpNet;
-use overlay_common::{
-    Encap,
-    map::{RouteSource, StoreKind},
-};
+use overlay_common::map::{RouteSource, StoreKind};
 use tracing::info;
 
 use super::{Aspect, Daemon};
@@ -34,6 +31,7 @@ impl Daemon {
         if self.is_doubtful(touched, &records) {
             self.reconciler.resync();
         }
+        let told = self.tell_node();
         // Whether what was wrong is over, a look at everything tells: at once where that costs little.
         let settling = self.troubles.contains_key(&Aspect::Routes) && self.whole.is_due();
         let some = self.reconciler.held().filter(|_| touched.is_few() && !settling);
@@ -53,7 +51,14 @@ impl Daemon {
             }
         };
         self.records = Some(records);
-        self.say(Aspect::Routes, troubles);
+        self.say(Aspect::Routes, troubles.into_iter().chain(told.err()).collect());
+    }
+
+    /// Tells the programs what this host has become: in which kinds peers may send, for one.
+    fn tell_node(&mut self) -> Result<(), String> {
+        let node = self.local.node();
+        let said = |error: DatapathError| exit::one_line(&error.into());
+        if self.maps.node().map_err(said)? == node { Ok(()) } else { self.maps.put_node(node).map_err(said) }
     }
 
     /// Whether somebody else was seen to have a route to one of these subnets. It may be gone by now.
@@ -180,7 +185,7 @@ impl Daemon {
             self.maps.delete_path_mtu(key)?;
         }
         let mut shifted = BTreeSet::new();
-        for shift in path_mtu::shifts(&self.path_mtus, &believed, |ip| self.most_to(ip)) {
+        for shift in path_mtu::shifts(&self.path_mtus, &believed, |ip| self.most_to(ip, records)) {
             let path_mtu::Shift { peer, path_mtu, before, after } = shift;
             if !self.is_peer(peer, records) {
                 continue;
@@ -200,7 +205,7 @@ impl Daemon {
     fn judge_path_mtus(&self, records: &Records) -> Result<Judged, DatapathError> {
         let entries = self.maps.path_mtus()?;
         let is_peer = |ip| self.is_peer(ip, records);
-        Ok(path_mtu::judge(entries, is_peer, |ip| self.most_to(ip), monotonic_now()))
+        Ok(path_mtu::judge(entries, is_peer, |ip| self.most_to(ip, records), monotonic_now()))
     }
 
     /// Whether a peer is reached at an address.
@@ -209,9 +214,13 @@ impl Daemon {
         there.any(|record| desired::peer(&self.local, record) == Some(ip))
     }
 
-    /// The largest inner packet to a peer's address that fits the uplinks on the way.
-    fn most_to(&self, peer: IpAddr) -> u32 {
-        self.local.mtu_to(peer, &self.underlay.to(peer, &self.local), Encap::Vxlan)
+    /// The largest inner packet to a peer's address that fits the uplinks on the way, and the bytes of outer headers: those
+    /// of the first of its subnets.
+    fn most_to(&self, peer: IpAddr, records: &Records) -> (u32, u32) {
+        let hops = self.underlay.to(peer, &self.local);
+        let of = |subnet| desired::overhead(&self.local, records.by_subnet().get(&subnet)?, &hops);
+        let overhead = records.at(peer).find_map(of).unwrap_or(path_mtu::LEAST_OVERHEAD);
+        (self.local.mtu_over(&hops, overhead), overhead)
     }
 }
 

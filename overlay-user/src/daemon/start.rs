@@ -9,10 +9,7 @@ use std::{
 use anyhow::{Context, anyhow, bail, ensure};
 use ipnet::IpNet;
 use nix::unistd::geteuid;
-use overlay_common::{
-    Be16, Encap, Mac, Vni,
-    map::{Node, node_flag},
-};
+use overlay_common::{Mac, Vni};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
@@ -186,7 +183,8 @@ async fn survey(
     }
     state.node_name.clone_from(&config.node_name);
     // The others go on as they were told until they hear otherwise.
-    local.takes_direct |= state.announcements.iter().any(|own| own.encap == Encap::Direct);
+    local.takes = state.announcements.iter().fold(local.takes, |takes, own| takes.with(own.encap));
+    local.take_kinds(records.iter().flat_map(BTreeMap::values));
     Ok(Survey { local, store, network, records, health, state })
 }
 
@@ -255,12 +253,7 @@ async fn bring_up(
     let mut programs = Programs::load(pins)?;
     phases.over("programs");
     let mut maps = Maps::open(pins)?;
-    maps.put_node(Node {
-        vtep_mac: local.vtep_mac,
-        port: Be16::new(local.port),
-        vni: local.vni.key(),
-        flags: if local.takes_direct { node_flag::DIRECT } else { 0 },
-    })?;
+    maps.put_node(local.node())?;
     survey.state.note_sysctls(stop_redirects(local)?);
     state_dir.write(&survey.state)?;
     // Before the uplinks' programs leave packets to them. What goes wrong the first round tells.

@@ -1,6 +1,9 @@
 //! The tunnel devices' side of the daemon.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use overlay_common::{
     map::{Tunnel, tunnel_flag},
@@ -17,7 +20,7 @@ use crate::{
 /// What tunnel devices have to carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Carried {
-    ports: BTreeSet<u16>,
+    ports: BTreeMap<u16, u32>,
     vnis: BTreeSet<VniKey>,
     /// The ports to which packets go that want UDP checksums.
     checksums: BTreeSet<u16>,

@@ -251,7 +251,7 @@ mod tests {
     fn the_mtu_is_that_of_the_smallest_uplink_on_the_way() {
         let local = two_uplinks();
         let slots = |found: &[NextHop]| hops::fill(&judge(PEER, found, &local).unwrap(), None).unwrap();
-        let mtu = |slots| local.mtu_to(PEER, &slots, overlay_common::Encap::Vxlan);
+        let mtu = |slots| local.mtu_over(&slots, 50);
         assert_eq!(mtu(slots(&[hop(2, None)])), 1450);
         assert_eq!(mtu(slots(&[hop(2, None), hop(5, None)])), 1350);
         assert_eq!(mtu(on_link(PEER, None, &local)), 1450);

@@ -1,7 +1,7 @@
 //! Carrying changes out. Each is idempotent: applying it twice is applying it once.
 
 use futures::{StreamExt, stream};
-use overlay_common::{Encap, Mac};
+use overlay_common::Mac;
 
 use super::{change::Change, observe::ROUTE_PROTOCOL};
 use crate::{
@@ -78,7 +78,7 @@ fn to_maps(change: &Change, maps: &mut Maps) -> Result<(), DatapathError> {
             }
             maps.put_peer(*key, *peer)
         }
-        Change::PutListenPort(port) => maps.put_listen_port(*port, Encap::Vxlan as u32),
+        Change::PutListenPort(port, encap) => maps.put_listen_port(*port, *encap),
         Change::PutTunnel(id, tunnel) => maps.put_tunnel(*id, **tunnel),
         Change::PutRoute(key, route) => maps.put_route(*key, *route),
         Change::DeleteRoute(key) => maps.delete_route(*key),

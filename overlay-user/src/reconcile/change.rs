@@ -25,8 +25,8 @@ pub enum Change {
         /// Whether the id is new.
         fresh: bool,
     },
-    /// Listen on a further UDP port.
-    PutListenPort(u16),
+    /// Listen on a further UDP port, for an [`overlay_common::Encap`].
+    PutListenPort(u16, u32),
     /// Fill a tunnel id that no route uses.
     PutTunnel(u32, Box<Tunnel>),
     /// Point a prefix to a tunnel.
@@ -58,7 +58,7 @@ impl Change {
     /// falls.
     pub fn is_for_maps(&self, held: &Held) -> bool {
         match self {
-            Self::PutPeer { .. } | Self::PutListenPort(_) | Self::PutTunnel(..) | Self::PutRoute(..) => true,
+            Self::PutPeer { .. } | Self::PutListenPort(..) | Self::PutTunnel(..) | Self::PutRoute(..) => true,
             Self::PutKernelRoute(route) => {
                 let before = held.observed().kernel_routes.get(&(route.table, route.prefix));
                 before.is_some_and(|before| route.mtu < before.mtu)

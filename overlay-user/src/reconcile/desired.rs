@@ -35,6 +35,8 @@ pub type KernelRouteKey = (u32, IpNet);
 pub struct RemoteSubnet {
     /// The host that owns it.
     pub host: Underlay,
+    /// The key of GRE packets from and to it.
+    pub gre_key: Option<u32>,
     /// The tunnel to it; the peer's id is filled in by the plan.
     pub tunnel: Tunnel,
     /// Where the record came from.
@@ -46,8 +48,10 @@ pub struct RemoteSubnet {
 pub struct Desired {
     /// The network of our bridges.
     pub vni: Vni,
-    /// The UDP port we listen on.
+    /// The UDP port we listen on for VXLAN.
     pub port: u16,
+    /// The UDP port we listen on for Geneve.
+    pub geneve_port: u16,
     /// The peers' subnets.
     pub subnets: BTreeMap<IpNet, RemoteSubnet>,
     /// The routes that lead what the kernel routes out through a bridge: in the main table through the first,
@@ -70,6 +74,7 @@ pub fn fold(
     let mut desired = Desired {
         vni: local.vni,
         port: local.port,
+        geneve_port: local.geneve_port,
         subnets: BTreeMap::new(),
         kernel_routes: BTreeMap::new(),
         rules: rules(local),
@@ -87,8 +92,9 @@ pub fn fold(
         let peer = outer.remote();
         let hops = hops(peer);
         let encap = outer.encap(local, record, &hops);
-        let most = local.mtu_to(peer, &hops, encap);
-        let mtu = path_mtu::inner(most, path_mtu(peer), encap, peer);
+        let overhead = outer.overhead(encap, record);
+        let most = local.mtu_over(&hops, overhead);
+        let mtu = path_mtu::inner(most, path_mtu(peer), overhead);
         let mtu = match fitting(record, most, mtu) {
             Ok(mtu) => mtu,
             Err((mtu, trouble)) => {
@@ -101,7 +107,8 @@ pub fn fold(
         for route in kernel_routes(local, record.subnet, mtu) {
             desired.kernel_routes.insert((route.table, route.prefix), route);
         }
-        desired.subnets.insert(record.subnet, RemoteSubnet { host: record.host, tunnel, source });
+        let &PeerSubnet { host, gre_key, .. } = record;
+        desired.subnets.insert(record.subnet, RemoteSubnet { host, gre_key, tunnel, source });
     }
     (desired, troubles)
 }
@@ -109,6 +116,14 @@ pub fn fold(
 /// The addresses at which the peers are reached that the store's records name.
 pub fn peers<'a>(local: &Local, records: impl IntoIterator<Item = &'a PeerSubnet>) -> BTreeSet<IpAddr> {
     records.into_iter().filter_map(|record| peer(local, record)).collect()
+}
+
+/// Bytes of outer headers in front of the packets of a record, over these ways; `None` for one that is not served.
+pub fn overhead(local: &Local, record: &PeerSubnet, hops: &Slots) -> Option<u32> {
+    match judge::judge(local, record) {
+        Judgement::Usable(outer) => Some(outer.overhead(outer.encap(local, record, hops), record)),
+        _ => None,
+    }
 }
 
 /// The address at which the peer of a record is reached; `None` for one that is not served.

@@ -35,7 +35,7 @@ pub struct Observed {
     /// `PEERS`.
     pub peers: BTreeMap<PeerKey, Peer>,
     /// `LISTEN_PORTS`.
-    pub listen_ports: BTreeSet<u16>,
+    pub listen_ports: BTreeMap<u16, u32>,
     /// Our routes in the kernel's tables.
     pub kernel_routes: BTreeMap<KernelRouteKey, OverlayRoute>,
     /// Our neighbours on bridges.
@@ -55,7 +55,7 @@ pub async fn read(maps: &Maps, netlink: &Netlink, bridges: &[u32]) -> Result<Obs
     let mut observed = Observed {
         routes: maps.routes()?.into_iter().collect(),
         peers: maps.peers()?.into_iter().collect(),
-        listen_ports: maps.listen_ports()?.into_iter().map(|(port, _)| port).collect(),
+        listen_ports: maps.listen_ports()?.into_iter().collect(),
         ..Observed::default()
     };
     maps.each_tunnel(|id, tunnel| drop(observed.tunnels.insert(id, Kept::from(&tunnel))))?;
@@ -83,7 +83,7 @@ impl Observed {
     pub fn record(&mut self, change: &Change) {
         match change {
             Change::PutPeer { key, peer, .. } => drop(self.peers.insert(*key, *peer)),
-            Change::PutListenPort(port) => drop(self.listen_ports.insert(*port)),
+            Change::PutListenPort(port, encap) => drop(self.listen_ports.insert(*port, *encap)),
             Change::PutTunnel(id, tunnel) => drop(self.tunnels.insert(*id, Kept::from(&**tunnel))),
             Change::PutRoute(key, route) => drop(self.routes.insert(*key, *route)),
             Change::PutNeighbour(neighbour) => drop(self.neighbours.insert(*neighbour)),

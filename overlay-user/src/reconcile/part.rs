@@ -1,7 +1,10 @@
 //! Parts of the whole that can be planned by themselves: hosts with all that is theirs, in the store's records and in
 //! the kernel. What one part changes no other part looks at, but for the ids that are in use.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use overlay_common::addr::MapIp;
@@ -143,13 +146,14 @@ impl Part {
     }
 
     /// The ports that this part listens on, and those that nobody else does.
-    fn listen_ports(&self, held: &Held, view: &Observed, desired: &Desired) -> BTreeSet<u16> {
+    fn listen_ports(&self, held: &Held, view: &Observed, desired: &Desired) -> BTreeMap<u16, u32> {
         let wanted = further_ports(desired);
         let of_part =
             |port: u16| view.routes.values().filter(|route| held.port(route.tunnel) == port).count();
-        let ours =
-            |port: &u16| wanted.contains(port) || held.routes_to_port(*port) as usize <= of_part(*port);
-        held.observed().listen_ports.iter().copied().filter(ours).collect()
+        let ours = |(port, _): &(u16, u32)| {
+            wanted.contains_key(port) || held.routes_to_port(*port) as usize <= of_part(*port)
+        };
+        held.observed().listen_ports.iter().map(|(port, encap)| (*port, *encap)).filter(ours).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use overlay_common::{
     addr::MapIp,
-    map::{MAX_PEERS, MAX_TUNNELS, Peer, PeerKey, Route, Tunnel},
+    map::{MAX_PEERS, MAX_TUNNELS, Peer, PeerKey, Route, Tunnel, peer_flag},
     vni::VniKey,
 };
 
@@ -141,13 +141,10 @@ impl Planner<'_> {
         keys: &mut BTreeSet<PeerKey>,
     ) {
         let (ip, network) = (MapIp::from(ip), desired.vni.key());
-        let entries = [
-            (VniKey::NONE, Peer { id, network: VniKey::NONE }),
-            (remote.tunnel.vni, Peer { id, network }),
-            // A peer that is an overlayd sends with the VNI that we announce, whatever its own.
-            (desired.vni.key(), Peer { id, network }),
-        ];
-        for (vni, peer) in entries {
+        let flags = if remote.gre_key.is_some() { peer_flag::GRE_KEY } else { 0 };
+        let peer = Peer { id, network, gre_key: remote.gre_key.unwrap_or_default(), flags };
+        // A peer that is an overlayd sends with the VNI that we announce, whatever its own.
+        for vni in [VniKey::NONE, remote.tunnel.vni, desired.vni.key()] {
             let key = PeerKey { vni, ip };
             if keys.insert(key) && self.observed.peers.get(&key) != Some(&peer) {
                 self.plan.changes.push(Change::PutPeer { key, peer, fresh: fresh.remove(&id) });
@@ -156,9 +153,9 @@ impl Planner<'_> {
     }
 
     fn listen_ports(&mut self, desired: &Desired) {
-        for port in further_ports(desired) {
-            if !self.observed.listen_ports.contains(&port) {
-                self.plan.changes.push(Change::PutListenPort(port));
+        for (port, encap) in further_ports(desired) {
+            if self.observed.listen_ports.get(&port) != Some(&encap) {
+                self.plan.changes.push(Change::PutListenPort(port, encap));
             }
         }
     }
@@ -256,7 +253,7 @@ impl Planner<'_> {
         let gone = self.observed.peers.keys().filter(|key| !peers.keys.contains(key));
         self.plan.changes.extend(gone.map(|key| Change::DeletePeer(*key)));
         let wanted = further_ports(desired);
-        let gone = self.observed.listen_ports.difference(&wanted);
+        let gone = self.observed.listen_ports.keys().filter(|port| !wanted.contains_key(port));
         self.plan.changes.extend(gone.map(|port| Change::DeleteListenPort(*port)));
     }
 
@@ -272,10 +269,11 @@ impl Planner<'_> {
     }
 }
 
-/// The UDP ports that peers use besides our own: they send to the port that they listen on.
-pub(super) fn further_ports(desired: &Desired) -> BTreeSet<u16> {
-    let ports = desired.subnets.values().map(|remote| remote.tunnel.port.get());
-    ports.filter(|port| *port != desired.port).collect()
+/// The UDP ports that peers use besides our own, and what for: they send to the port that they listen on.
+pub(super) fn further_ports(desired: &Desired) -> BTreeMap<u16, u32> {
+    let ports = desired.subnets.values().map(|remote| (remote.tunnel.port.get(), remote.tunnel.encap));
+    let further = ports.filter(|(port, _)| ![0, desired.port, desired.geneve_port].contains(port));
+    further.collect()
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ fn record() -> impl Strategy<Value = PeerSubnet> {
             encap: Encap::Vxlan,
             vni: vni.and_then(|vni| Vni::new(vni).ok()),
             port,
+            gre_key: None,
             vtep_mac: mac.map(|mac| Mac([2, 0, 0, 0, 0, mac])),
             zero_checksum: true,
         }
@@ -143,7 +144,7 @@ fn drift(observed: &mut Observed, what: u8) {
         1 => drop(observed.peers.pop_last()),
         2 => drop(observed.kernel_routes.pop_first()),
         3 => drop(observed.neighbours.pop_last()),
-        4 => drop(observed.listen_ports.insert(4791)),
+        4 => drop(observed.listen_ports.insert(4791, Encap::Vxlan as u32)),
         _ => observed.routes.values_mut().take(1).for_each(|route| route.source = 0),
     }
 }

@@ -33,8 +33,10 @@ pub struct PeerSubnet {
     pub encap: Encap,
     /// The VNI on the wire.
     pub vni: Option<Vni>,
-    /// The UDP destination port.
+    /// The UDP destination port of that kind.
     pub port: Option<u16>,
+    /// The key of GRE packets, both ways; none where none is agreed on.
+    pub gre_key: Option<u32>,
     /// The MAC address of its VTEP; broadcast is sent where it is not known.
     pub vtep_mac: Option<Mac>,
     /// Whether the host takes tunnel packets over IPv6 whose UDP checksum is zero (RFC 6935). Linux's vxlan

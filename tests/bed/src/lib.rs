@@ -8,6 +8,7 @@
 
 pub mod bed;
 pub mod ipv6;
+pub mod kinds_on_wire;
 pub mod packet;
 pub mod skb;
 pub mod world;

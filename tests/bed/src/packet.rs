@@ -7,11 +7,15 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
+/// EtherType of Ethernet frames in GRE and Geneve.
+pub const FRAME: u16 = 0x6558;
 
 /// Protocol numbers of IP.
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const GRE: u8 = 47;
+pub const IPIP: u8 = 4;
 
 pub type Mac = [u8; 6];
 pub type Addr = [u8; 4];
@@ -64,6 +68,25 @@ pub fn udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
     }
     datagram.extend(payload);
     datagram
+}
+
+/// A GRE header (RFC 2784, RFC 2890) and what it carries.
+pub fn gre(protocol: u16, key: Option<u32>, carried: &[u8]) -> Vec<u8> {
+    let mut packet = vec![if key.is_some() { 0x20 } else { 0 }, 0];
+    packet.extend(protocol.to_be_bytes());
+    packet.extend(key.map(u32::to_be_bytes).into_iter().flatten());
+    packet.extend(carried);
+    packet
+}
+
+/// A Geneve header (RFC 8926 section 3.4) with options, whole words of them, and the frame that it carries.
+pub fn geneve(vni: u32, flags: u8, options: &[u8], frame: &[u8]) -> Vec<u8> {
+    let mut packet = vec![(options.len() / 4) as u8, flags];
+    packet.extend(FRAME.to_be_bytes());
+    packet.extend((vni << 8).to_be_bytes());
+    packet.extend(options);
+    packet.extend(frame);
+    packet
 }
 
 /// A TCP segment; `header_len` beyond 20 bytes is filled with no-operation options.

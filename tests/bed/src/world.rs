@@ -2,13 +2,13 @@
 //! types and template compiler fill the maps; what comes out is compared with bytes of `packet.rs`.
 
 use overlay_common::{
-    Be16, Encap, Mac as MacAddr, Vni,
+    Be16, Encap, Kinds, Mac as MacAddr, Vni,
     addr::MapIp,
     map::{
         Decap, DecapState, Endpoint, EndpointKey, EndpointSource, Hop, MAX_HOPS, Node, Peer, PeerKey, Port,
         REASON_BYTES, Route, RouteSource, Subnet, Tunnel, Uplink, endpoint_flag, port_flag,
     },
-    template::{self, Underlay, Vxlan as Template},
+    template::{self, Ends, Headers, Macs, Shell, Underlay},
     vni::VniKey,
     wire::eth::ETHERTYPE_IPV4,
 };
@@ -58,6 +58,8 @@ pub const MTU: u32 = 1450;
 /// The bridges' VNI.
 pub const LOCAL_VNI: u32 = 1;
 pub const PORT_NUMBER: u16 = 4789;
+/// RFC 8926 section 3.3.
+pub const GENEVE_PORT: u16 = 6081;
 /// A further port that carries tunnels.
 pub const LISTEN_PORT: u16 = 8472;
 
@@ -174,19 +176,40 @@ pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
     maps.put_subnet(route_key(SUBNET, 16), subnet)?;
     maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: [0; 16] })?;
     maps.put_decap(dev::UPLINK, decap(DecapState::Xdp))?;
-    let vni = Vni::new(LOCAL_VNI).unwrap().key();
-    maps.put_node(Node { vtep_mac: MacAddr(VTEP_MAC), port: Be16::new(PORT_NUMBER), vni, flags: 0 })?;
+    maps.put_node(node(tunnels()))?;
     for peer in [A, B] {
         fill_peer(maps, &peer)?;
     }
     Ok(())
 }
 
+/// Every kind of tunnel.
+pub fn tunnels() -> Kinds {
+    Encap::ALL.into_iter().filter(|encap| *encap != Encap::Direct).collect()
+}
+
+/// This host, which takes packets in these kinds.
+pub fn node(kinds: Kinds) -> Node {
+    Node {
+        vtep_mac: MacAddr(VTEP_MAC),
+        port: Be16::new(PORT_NUMBER),
+        vni: Vni::new(LOCAL_VNI).unwrap().key(),
+        kinds: kinds.bits(),
+        geneve_port: Be16::new(GENEVE_PORT),
+        padding: [0; 2],
+    }
+}
+
+/// What the programs know of a peer; no GRE key.
+pub fn entry(peer: &PeerHost) -> Peer {
+    Peer { id: peer.id, network: Vni::new(LOCAL_VNI).unwrap().key(), gre_key: 0, flags: 0 }
+}
+
 fn fill_peer(maps: &mut Maps, peer: &PeerHost) -> Result<(), DatapathError> {
     let (ip, vni) = (MapIp::v4(peer.underlay), Vni::new(peer.vni).unwrap());
-    maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: peer.id, network: VniKey::NONE })?;
-    let network = Vni::new(LOCAL_VNI).unwrap().key();
-    maps.put_peer(PeerKey { vni: vni.key(), ip }, Peer { id: peer.id, network })?;
+    for vni in [VniKey::NONE, vni.key()] {
+        maps.put_peer(PeerKey { vni, ip }, entry(peer))?;
+    }
     maps.put_tunnel(peer.tunnel, tunnel(peer))?;
     let route = Route { tunnel: peer.tunnel, peer: peer.id, source: RouteSource::File as u32 };
     maps.put_route(route_key(peer.subnet, 16), route)
@@ -200,9 +223,26 @@ pub fn tunnel(peer: &PeerHost) -> Tunnel {
 
 /// The same over and for either version of IP.
 pub fn compiled(peer: &PeerHost, underlay: Underlay, carries: Be16, mtu: u32) -> Tunnel {
-    let vni = Vni::new(peer.vni).unwrap();
-    let (inner_src, inner_dst) = (MacAddr(VTEP_MAC), MacAddr(peer.vtep_mac));
-    let template = Template { underlay, carries, port: peer.port, vni, inner_src, inner_dst }.compile();
+    let ends = Ends { port: peer.port, vni: Vni::new(peer.vni).unwrap(), gre_key: None, macs: macs(peer) };
+    built(peer, underlay, carries, Encap::Vxlan, ends, mtu)
+}
+
+fn macs(peer: &PeerHost) -> Macs {
+    Macs { src: MacAddr(VTEP_MAC), dst: MacAddr(peer.vtep_mac) }
+}
+
+/// The way to a peer in another kind of tunnel over an uplink of 1500 bytes.
+pub fn tunnel_in(peer: &PeerHost, encap: Encap, gre_key: Option<u32>) -> Tunnel {
+    let underlay = Underlay::V4 { src: UNDERLAY, dst: peer.underlay };
+    let port = if encap == Encap::Geneve { GENEVE_PORT } else { 0 };
+    let ends = Ends { port, vni: Vni::new(peer.vni).unwrap(), gre_key, macs: macs(peer) };
+    let tunnel = built(peer, underlay, ETHERTYPE_IPV4, encap, ends, 0);
+    Tunnel { mtu: 1514 - tunnel.template_len, ..tunnel }
+}
+
+fn built(peer: &PeerHost, underlay: Underlay, carries: Be16, encap: Encap, ends: Ends, mtu: u32) -> Tunnel {
+    let shell = Shell::of(encap, ends).unwrap();
+    let template = Headers { underlay, carries, shell }.compile();
     let (local, remote) = match underlay {
         Underlay::V4 { src, dst } => (MapIp::v4(src), MapIp::v4(dst)),
         Underlay::V6 { src, dst } => (MapIp::new(src), MapIp::new(dst)),
@@ -214,12 +254,12 @@ pub fn compiled(peer: &PeerHost, underlay: Underlay, carries: Be16, mtu: u32) ->
         checksum: template.checksum,
         mtu,
         peer: peer.id,
-        encap: Encap::Vxlan as u32,
-        flags: 0,
+        encap: encap as u32,
+        flags: template.flags,
         local,
         remote,
-        vni: vni.key(),
-        port: Be16::new(peer.port),
+        vni: ends.vni.key(),
+        port: Be16::new(ends.port),
         padding: [0; 2],
         hops: [Hop { uplink: dev::UPLINK, next_hop: remote }; MAX_HOPS],
     }
@@ -234,6 +274,7 @@ pub fn straight(peer: &PeerHost) -> Tunnel {
         checksum: 0,
         mtu: 1500,
         encap: Encap::Direct as u32,
+        flags: 0,
         ..tunnel(peer)
     }
 }

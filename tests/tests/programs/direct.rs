@@ -1,11 +1,10 @@
 //! Without a tunnel: packets go to a peer on the same link as they are, and come from there.
 
 use overlay_common::{
-    Be16, DropReason, Mac, Vni,
+    DropReason, Encap, Kinds,
     map::{
         Direction::{FromPeer, ToPeer},
-        Node, node_flag,
-        program::{UPLINK_DIRECT, UPLINK_INGRESS, WORKLOAD_EGRESS},
+        program::{UPLINK_INGRESS, UPLINK_KINDS, WORKLOAD_EGRESS},
     },
 };
 use overlay_user::datapath::map::Maps;
@@ -14,8 +13,8 @@ use crate::{
     case::{Case, run_table},
     packet::{IPV4, Ipv4, TCP, UDP, eth, pattern, tcp},
     world::{
-        A, BROADCAST, CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, LOCAL_VNI, NEW, PORT_NUMBER, UNDERLAY,
-        UPLINK_MAC, VTEP_MAC, dev, from_container, straight,
+        A, BROADCAST, CONTAINER, CONTAINER_MAC, GATEWAY, GATEWAY_MAC, NEW, UNDERLAY, UPLINK_MAC, dev,
+        from_container, node, straight,
     },
 };
 
@@ -24,8 +23,7 @@ fn no_tunnel_to_a(maps: &mut Maps) {
 }
 
 fn takes_direct(maps: &mut Maps) {
-    let (vni, port) = (Vni::new(LOCAL_VNI).unwrap().key(), Be16::new(PORT_NUMBER));
-    maps.put_node(Node { vtep_mac: Mac(VTEP_MAC), port, vni, flags: node_flag::DIRECT }).unwrap();
+    maps.put_node(node(Kinds::default().with(Encap::Direct))).unwrap();
 }
 
 fn out(name: &str, ip: &Ipv4) -> Case {
@@ -65,7 +63,7 @@ fn came(ip: &Ipv4) -> Vec<u8> {
 }
 
 fn into(name: &str, ip: &Ipv4) -> Case {
-    Case::new(name, UPLINK_DIRECT, dev::UPLINK, came(ip)).with(takes_direct)
+    Case::new(name, UPLINK_KINDS, dev::UPLINK, came(ip)).with(takes_direct)
 }
 
 fn delivered(name: &str, ip: &Ipv4) -> Case {
@@ -101,7 +99,7 @@ fn everything_else_passes_untouched() {
         into("from nobody's container", &Ipv4::udp([10, 0, 0, 77], CONTAINER)),
         into("to another subnet", &Ipv4::udp(A.container, [192, 0, 2, 1])),
         into("to the host itself", &Ipv4 { protocol: UDP, ..Ipv4::udp(A.underlay, UNDERLAY) }),
-        Case::new("where nobody was told that it may come so", UPLINK_DIRECT, dev::UPLINK, came(&from_a)),
+        Case::new("where nobody was told that it may come so", UPLINK_KINDS, dev::UPLINK, came(&from_a)),
         Case::new("the program for tunnels leaves it alone", UPLINK_INGRESS, dev::UPLINK, came(&from_a))
             .with(takes_direct),
     ]);

@@ -11,6 +11,7 @@ mod flows;
 mod fuzz;
 mod handover;
 mod ipv6;
+mod kinds;
 mod learning;
 mod local;
 mod mtu;
@@ -21,4 +22,4 @@ mod uplink_decap;
 mod uplink_ingress;
 mod workload_egress;
 
-use overlay_bed::{bed, packet, skb, world, xdp};
+use overlay_bed::{bed, kinds_on_wire, packet, skb, world, xdp};

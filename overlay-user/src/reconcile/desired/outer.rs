@@ -6,11 +6,11 @@ use ipnet::IpNet;
 use overlay_common::{
     Be16, Encap, Mac,
     map::{Tunnel, tunnel_flag},
-    template::{self, Vxlan},
+    template::{self, Ends, Headers, Macs, Shell},
     wire::eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
-use crate::{hops::Slots, local::Local, store::PeerSubnet, underlay::Underlay};
+use crate::{hops::Slots, local::Local, path_mtu, store::PeerSubnet, underlay::Underlay};
 
 /// Our address and the peer's, of one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,14 @@ impl Outer {
         );
         match record.encap {
             Encap::Direct if same && local.is_on_link(self.remote(), hops) => Encap::Direct,
-            Encap::Direct | Encap::Vxlan => Encap::Vxlan,
+            Encap::Direct => Encap::Vxlan,
+            tunnel => tunnel,
         }
+    }
+
+    /// Bytes of outer headers in front of the packets of a subnet.
+    pub(super) fn overhead(self, encap: Encap, record: &PeerSubnet) -> u32 {
+        path_mtu::overhead(encap, record.gre_key, self.remote())
     }
 
     /// The tunnel to a subnet.
@@ -88,24 +94,22 @@ impl Outer {
         mtu: u32,
     ) -> Tunnel {
         let vni = record.vni.unwrap_or(local.vni);
-        let port = record.port.unwrap_or(local.port);
-        let template = match encap {
-            Encap::Direct => template::DIRECT,
-            Encap::Vxlan => Vxlan {
-                underlay: self.template(),
-                carries: match record.subnet {
-                    IpNet::V4(_) => ETHERTYPE_IPV4,
-                    IpNet::V6(_) => ETHERTYPE_IPV6,
-                },
-                port,
-                vni,
-                inner_src: local.vtep_mac,
-                inner_dst: record.vtep_mac.unwrap_or(Mac::BROADCAST),
-            }
-            .compile(),
+        let port = port(local, record, encap);
+        let ends = Ends {
+            port: port.unwrap_or_default(),
+            vni,
+            gre_key: record.gre_key,
+            macs: Macs { src: local.vtep_mac, dst: record.vtep_mac.unwrap_or(Mac::BROADCAST) },
         };
-        let needs_checksum =
-            encap == Encap::Vxlan && matches!(self, Self::V6 { .. }) && !record.zero_checksum;
+        let carries = match record.subnet {
+            IpNet::V4(_) => ETHERTYPE_IPV4,
+            IpNet::V6(_) => ETHERTYPE_IPV6,
+        };
+        let template = Shell::of(encap, ends).map_or(template::DIRECT, |shell| {
+            Headers { underlay: self.template(), carries, shell }.compile()
+        });
+        let over_v6 = matches!(self, Self::V6 { .. });
+        let needs_checksum = port.is_some() && over_v6 && !record.zero_checksum;
         Tunnel {
             template: template.bytes,
             room_flags: template.room_flags,
@@ -114,13 +118,22 @@ impl Outer {
             mtu,
             peer: 0,
             encap: encap as u32,
-            flags: if needs_checksum { tunnel_flag::UDP_CHECKSUM } else { 0 },
+            flags: template.flags | if needs_checksum { tunnel_flag::UDP_CHECKSUM } else { 0 },
             local: self.local().into(),
             remote: self.remote().into(),
             vni: vni.key(),
-            port: Be16::new(port),
+            port: Be16::new(port.unwrap_or_default()),
             padding: [0; 2],
             hops,
         }
     }
+}
+
+/// The UDP port that a kind of tunnel to a peer is for; `None` for one without UDP.
+fn port(local: &Local, record: &PeerSubnet, encap: Encap) -> Option<u16> {
+    // The network's port is VXLAN's.
+    let assigned = encap.assigned_port()?;
+    let usual = if encap == Encap::Vxlan { local.port } else { assigned };
+    // A record's port is that of the kind that it names.
+    Some(record.port.filter(|_| encap == record.encap || encap == Encap::Vxlan).unwrap_or(usual))
 }

@@ -17,6 +17,7 @@ fn at(subnet: &str, host: Underlay) -> (IpNet, PeerSubnet) {
         encap: Encap::Vxlan,
         vni: None,
         port: None,
+        gre_key: None,
         vtep_mac: None,
         zero_checksum: true,
     };

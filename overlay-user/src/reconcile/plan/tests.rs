@@ -50,6 +50,7 @@ fn records() -> impl Strategy<Value = BTreeMap<IpNet, PeerSubnet>> {
                 encap: Encap::Vxlan,
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
+                gre_key: None,
                 vtep_mac: None,
                 zero_checksum: outer_v6,
             };
@@ -225,7 +226,19 @@ proptest! {
 fn peer(vni: Option<Vni>) -> (IpNet, PeerSubnet) {
     let subnet = "10.1.0.0/16".parse().unwrap();
     let (host, encap) = (Ipv4Addr::new(192, 0, 2, 1).into(), Encap::Vxlan);
-    (subnet, PeerSubnet { subnet, host, encap, vni, port: None, vtep_mac: None, zero_checksum: false })
+    (
+        subnet,
+        PeerSubnet {
+            subnet,
+            host,
+            encap,
+            vni,
+            port: None,
+            gre_key: None,
+            vtep_mac: None,
+            zero_checksum: false,
+        },
+    )
 }
 
 #[test]

@@ -31,6 +31,7 @@ struct Row {
     vni: Option<Spanned<i64>>,
     port: Option<Spanned<i64>>,
     vtep_mac: Option<Spanned<String>>,
+    gre_key: Option<Spanned<i64>>,
     encap: Option<Spanned<String>>,
     #[serde(default)]
     zero_checksum: bool,
@@ -68,7 +69,7 @@ impl Row {
             address::subnet(net).map(|()| net)
         })?;
         let host = self.host(text, subnet)?;
-        let Self { vni, port, vtep_mac, encap, zero_checksum, .. } = self;
+        let Self { vni, port, vtep_mac, gre_key, encap, zero_checksum, .. } = self;
         let vni = optional(text, "vni", vni.as_ref(), |value| {
             u32::try_from(*value)
                 .ok()
@@ -81,12 +82,15 @@ impl Row {
                 .filter(|port| *port != 0)
                 .ok_or_else(|| format!("{value} is no UDP port: 1 to 65535 is expected"))
         })?;
+        let gre_key = optional(text, "gre_key", gre_key.as_ref(), |value| {
+            u32::try_from(*value).map_err(|_| format!("{value} is no key: 0 to {} is expected", u32::MAX))
+        })?;
         let vtep_mac = optional(text, "vtep_mac", vtep_mac.as_ref(), |value| address::vtep_mac(value))?;
         let encap = optional(text, "encap", encap.as_ref(), |value| {
             value.parse::<Encap>().map_err(|error| format!("{value:?} is {error}"))
         })?;
         let (vtep_mac, encap) = (vtep_mac.flatten(), encap.unwrap_or_default());
-        Ok(PeerSubnet { subnet, host, encap, vni, port, vtep_mac, zero_checksum })
+        Ok(PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, zero_checksum })
     }
 
     fn host(&self, text: &str, subnet: IpNet) -> Result<Underlay, String> {
@@ -196,7 +200,8 @@ mod tests {
             ("vni = \"1\"\n", "4: invalid type"),
             ("port = 65536\n", "4: port 65536"),
             ("vtep_mac = \"01:00:5e:00:00:01\"\n", "4: vtep_mac \"01:00:5e:00:00:01\""),
-            ("encap = \"gre\"\n", "4: encap \"gre\""),
+            ("encap = \"pptp\"\n", "4: encap \"pptp\""),
+            ("gre_key = 4294967296\n", "4: gre_key 4294967296 is no key"),
             ("port = \n", "4: "),
             ("[peers]\n", "4: unknown field `peers`"),
             (

@@ -6,7 +6,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::{Encap, Vni};
 use serde_json::Map;
 
-use super::json::{child, flag, object, port, text, vni};
+use super::{
+    json::{child, flag, object, port, text, vni},
+    lease::served,
+};
 use crate::store::{NetworkConfig, address};
 
 /// The UDP port of a configuration without `Port`: the Linux kernel's, which flannel leaves in place.
@@ -30,7 +33,7 @@ pub fn parse_config(value: &[u8]) -> Result<NetworkConfig, String> {
     if let Some(kind) = text(backend, "Type")?
         && Encap::from_backend_type(kind).is_none()
     {
-        return Err(format!("Backend.Type {kind:?} is not served: \"vxlan\" or \"host-gw\" is expected"));
+        return Err(format!("Backend.Type {kind:?} is not served: one of {} is expected", served()));
     }
     let vni = vni(backend, "Backend.VNI")?.unwrap_or(Vni::DEFAULT);
     let port = port(backend, "Backend.Port")?.unwrap_or(FLANNEL_PORT);

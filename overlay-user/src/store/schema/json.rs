@@ -55,6 +55,12 @@ pub(super) fn port(map: &Map<String, Value>, path: &str) -> Result<Option<u16>, 
     }
 }
 
+pub(super) fn number(map: &Map<String, Value>, path: &str) -> Result<Option<u32>, String> {
+    let Some(value) = field(map, path) else { return Ok(None) };
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    number.map(Some).ok_or_else(|| format!("{path} is {value}: a number from 0 to {} is expected", u32::MAX))
+}
+
 pub(super) fn flag(map: &Map<String, Value>, path: &str) -> Result<Option<bool>, String> {
     field(map, path)
         .map(|value| value.as_bool().ok_or_else(|| format!("{path} is {value}: true or false is expected")))

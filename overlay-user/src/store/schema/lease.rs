@@ -7,7 +7,7 @@ use overlay_common::{Encap, Mac, Vni};
 use serde_json::{Map, Value};
 
 use super::{
-    json::{child, flag, object, port, text, vni},
+    json::{child, flag, number, object, port, text, vni},
     parse_subnet_name,
 };
 use crate::{
@@ -33,15 +33,17 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
     let lease = object(value)?;
     let encap = match text(&lease, "BackendType")? {
         None | Some("") => {
-            return Ok(Lease::Ignored(
-                "it has no BackendType; peers of type vxlan or host-gw are served".into(),
-            ));
+            return Ok(Lease::Ignored(format!(
+                "it has no BackendType; peers of type {} are served",
+                served()
+            )));
         }
         Some(kind) => match Encap::from_backend_type(kind) {
             Some(encap) => encap,
             None => {
                 return Ok(Lease::Ignored(format!(
-                    "its BackendType is {kind:?}; peers of type vxlan or host-gw are served"
+                    "its BackendType is {kind:?}; peers of type {} are served",
+                    served()
                 )));
             }
         },
@@ -54,10 +56,15 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
     let v4 = Backend::read(&lease, "BackendData")?.unwrap_or_default();
     let v6 = Backend::read(&lease, "BackendV6Data")?.unwrap_or(v4);
     let peer = |subnet| {
-        let Backend { vni, port, vtep_mac } = if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
-        PeerSubnet { subnet, host, encap, vni, port, vtep_mac, zero_checksum }
+        let Backend { vni, port, gre_key, vtep_mac } = if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
+        PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, zero_checksum }
     };
     Ok(Lease::Peer(subnets.each().map(peer).collect()))
+}
+
+/// The types of peers that are served, for messages.
+pub(super) fn served() -> String {
+    Encap::ALL.map(Encap::backend_type).join(", ")
 }
 
 /// The host's addresses. flannel always writes `PublicIP`: 0.0.0.0 is none.
@@ -81,6 +88,7 @@ fn host(lease: &Map<String, Value>, subnets: Subnets) -> Result<Underlay, String
 struct Backend {
     vni: Option<Vni>,
     port: Option<u16>,
+    gre_key: Option<u32>,
     vtep_mac: Option<Mac>,
 }
 
@@ -92,7 +100,8 @@ impl Backend {
             None => None,
         };
         let (vni, port) = (vni(data, &format!("{name}.VNI"))?, port(data, &format!("{name}.Port"))?);
-        Ok(Some(Self { vni, port, vtep_mac }))
+        let gre_key = number(data, &format!("{name}.GREKey"))?;
+        Ok(Some(Self { vni, port, gre_key, vtep_mac }))
     }
 }
 

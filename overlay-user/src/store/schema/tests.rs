@@ -40,6 +40,7 @@ fn a_value_that_flannel_wrote() {
         encap: Encap::Vxlan,
         vni: Vni::new(7).ok(),
         port: None,
+        gre_key: None,
         vtep_mac: Some(MAC),
         zero_checksum: false,
     };

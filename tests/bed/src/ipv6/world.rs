@@ -5,8 +5,8 @@ use overlay_common::{
     Be16, Vni,
     addr::MapIp,
     map::{
-        Endpoint, EndpointKey, EndpointSource, Peer, PeerKey, Port, Route, RouteSource, Subnet, Tunnel,
-        Uplink, endpoint_flag, port_flag,
+        Endpoint, EndpointKey, EndpointSource, PeerKey, Port, Route, RouteSource, Subnet, Tunnel, Uplink,
+        endpoint_flag, port_flag,
     },
     template::Underlay,
     vni::VniKey,
@@ -154,9 +154,9 @@ pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
     let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::new(GATEWAY6), broadcast: MapIp::default() };
     maps.put_subnet(key6(SUBNET6, 64), subnet)?;
     maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: UNDERLAY6 })?;
-    let (ip, network) = (MapIp::new(B6), Vni::new(LOCAL_VNI).unwrap().key());
-    maps.put_peer(PeerKey { vni: VniKey::NONE, ip }, Peer { id: B.id, network: VniKey::NONE })?;
-    maps.put_peer(PeerKey { vni: network, ip }, Peer { id: B.id, network })?;
+    for vni in [VniKey::NONE, Vni::new(LOCAL_VNI).unwrap().key()] {
+        maps.put_peer(PeerKey { vni, ip: MapIp::new(B6) }, world::entry(&B))?;
+    }
     for via in [Via::V6OverV4, Via::V6OverV6, Via::V4OverV6] {
         maps.put_tunnel(via.id(), via.tunnel())?;
         let route = Route { tunnel: via.id(), peer: via.peer().id, source: RouteSource::File as u32 };

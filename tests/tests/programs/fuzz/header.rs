@@ -127,13 +127,14 @@ impl<'a> Header<'a> {
         (at + 8 <= end).then_some(at)
     }
 
-    /// As [`udp`](Self::udp), behind what kernels step over on their way to a socket.
-    pub(super) fn hidden_udp(&self, trailing: bool) -> Result<Option<usize>, TooManyHeaders> {
-        if !self.v6 {
-            return Ok(self.udp(trailing));
-        }
+    /// What kernels find behind what they step over on their way to who takes it, and where.
+    pub(super) fn hidden(&self, trailing: bool) -> Result<Option<(u8, usize)>, TooManyHeaders> {
         let end = if trailing { self.bytes.len() } else { self.total().min(self.bytes.len()) };
         let bytes = &self.bytes[..end];
+        if !self.v6 {
+            let first = word(self.bytes, 6) & 0x1fff == 0;
+            return Ok(first.then(|| (self.protocol(), self.claimed_len())));
+        }
         let Some((mut next, mut at)) = behind_options(bytes, self.protocol(), 40)? else { return Ok(None) };
         if next == FRAGMENT {
             if at + 8 > end || word(bytes, at + 2) & 0xfff8 != 0 {
@@ -142,7 +143,14 @@ impl<'a> Header<'a> {
             let Some(behind) = behind_options(bytes, bytes[at], at + 8)? else { return Ok(None) };
             (next, at) = behind;
         }
-        Ok((next == UDP && at + 8 <= end).then_some(at))
+        Ok(Some((next, at)))
+    }
+
+    /// The UDP port that stands at an offset; `None` where no UDP header ends within the packet, or within what trails
+    /// behind it.
+    pub(super) fn port_at(&self, at: usize, trailing: bool) -> Option<u16> {
+        let end = if trailing { self.bytes.len() } else { self.total().min(self.bytes.len()) };
+        (at + 8 <= end).then(|| word(self.bytes, at + 2) as u16)
     }
 
     /// The largest packet that an aggregate is cut into; `None` where that is not TCP or UDP behind a plain header.

@@ -214,7 +214,8 @@ fn every_hop_is_a_way() {
 fn a_checksum_is_the_tunnel_devices_affair() {
     let to_b = Ipv6::udp(CONTAINER6, OF_B);
     let wanted = |maps: &mut overlay_user::datapath::map::Maps| {
-        let tunnel = Tunnel { flags: tunnel_flag::UDP_CHECKSUM, ..Via::V6OverV6.tunnel() };
+        let tunnel = Via::V6OverV6.tunnel();
+        let tunnel = Tunnel { flags: tunnel.flags | tunnel_flag::UDP_CHECKSUM, ..tunnel };
         maps.put_tunnel(Via::V6OverV6.id(), tunnel).unwrap();
     };
     let device = |maps: &mut overlay_user::datapath::map::Maps| {

@@ -9,8 +9,8 @@ use crate::{
         hosts::{GATEWAYS, peer_at, v4, v6},
     },
     ipv6::packet::ICMPV6,
-    packet::{ARP, IPV6},
-    world::{GATEWAY_MAC, PORT_NUMBER},
+    packet::{ARP, GRE, IPIP, IPV6, UDP},
+    world::{GATEWAY_MAC, GENEVE_PORT, PORT_NUMBER},
 };
 
 /// Whether a frame claims what is not its sender's to claim.
@@ -98,12 +98,15 @@ fn by_message(message: &[u8], src: IpAddr) -> Claim {
     }
 }
 
-/// UDP for a tunnel's port on a peer's host: the host's NAT would let it out with the host's address. Behind more headers
-/// than anybody looks behind it may be just that.
+/// UDP for a tunnel's port on a peer's host, GRE, or IP in IP: the host's NAT would let it out with the host's address.
+/// Behind more headers than anybody looks behind it may be just that.
 pub(super) fn of_peer(frame: &Frame<'_>) -> Claim {
-    let to_tunnel = |trailing| match frame.ip.hidden_udp(trailing) {
+    let to_tunnel = |trailing| match frame.ip.hidden(trailing) {
+        Ok(Some((UDP, at))) => {
+            frame.ip.port_at(at, trailing).is_some_and(|port| [PORT_NUMBER, GENEVE_PORT].contains(&port))
+        }
+        Ok(Some((protocol, _))) => [IPIP, 41, GRE].contains(&protocol),
         Ok(None) => false,
-        Ok(Some(at)) => frame.bytes[14 + at + 2..][..2] == PORT_NUMBER.to_be_bytes(),
         Err(_) => true,
     };
     match peer_at(frame.ip.dst()) {

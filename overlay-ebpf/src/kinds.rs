@@ -1,0 +1,166 @@
+//! What peers send in other ways than VXLAN: in Geneve, in GRE, as IP in IP, or in no tunnel.
+//!
+//! Geneve has a port of ours, like VXLAN. The others have none: what is of no peer, or not for our containers, may be of
+//! another tunnel between the same two hosts, and is the kernel's.
+
+use aya_ebpf::programs::TcContext;
+use overlay_common::{
+    DropReason, Encap, Kinds, Mac,
+    addr::MapIp,
+    map::{Node, Peer, PeerKey, peer_flag},
+    packet::Packet,
+    parse::{self, Inner, L3},
+    tunnel::{self, Network, Opened},
+    vni::VniKey,
+    wire::{
+        EthHeader, Ipv4Header, Ipv6Header,
+        eth::{ETHERTYPE_FRAME, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    },
+};
+
+use crate::{
+    accept::{Outer, Sender},
+    carried::Carried,
+    decap::{Incoming, Place, Wrapping},
+    deliver, maps, mss,
+    packet::{Skb, Tag},
+    verdict::Verdict,
+};
+
+/// How a packet came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In none of these.
+    Other,
+    /// To a container of ours, in no tunnel.
+    Direct,
+    /// To this host, perhaps in a tunnel.
+    Tunnel,
+}
+
+/// Tells how a packet came that came in on an uplink with Ethernet headers, as far as its outer headers do.
+#[inline(always)]
+pub(crate) fn way(ctx: &TcContext) -> Way {
+    let skb = Skb::new(ctx);
+    let Some(node) = maps::node().filter(|node| node.kinds != 0) else { return Way::Other };
+    if !skb.is_for_us() || skb.untag() != Tag::None {
+        return Way::Other;
+    }
+    skb.pull(mss::LEN);
+    let Some(eth) = skb.read::<EthHeader>(0) else { return Way::Other };
+    match eth.ethertype {
+        ETHERTYPE_IPV4 => way_of::<Ipv4Header>(&skb, node),
+        ETHERTYPE_IPV6 => way_of::<Ipv6Header>(&skb, node),
+        _ => Way::Other,
+    }
+}
+
+#[inline(always)]
+fn way_of<O: Outer + Carried>(skb: &Skb<'_>, node: &Node) -> Way {
+    let Some(ip) = parse::outer_ip::<_, O, L3>(skb) else { return Way::Other };
+    if Kinds::from_bits(node.kinds).contains(Encap::Direct) && O::subnet(node.vni, ip.dst()).is_some() {
+        return Way::Direct;
+    }
+    if tunnel::may_follow(&ip) { Way::Tunnel } else { Way::Other }
+}
+
+/// A packet to this host that may be in a tunnel.
+#[inline(always)]
+pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
+    let skb = Skb::new(ctx);
+    let Some(node) = maps::node() else { return Ok(Verdict::Pass) };
+    let incoming = match skb.protocol() {
+        ETHERTYPE_IPV4 => from_ip::<Ipv4Header>(&skb, node),
+        _ => from_ip::<Ipv6Header>(&skb, node),
+    }?;
+    incoming.map_or(Ok(Verdict::Pass), |incoming| incoming.arrive::<L3>(&skb))
+}
+
+#[inline(always)]
+fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, DropReason> {
+    match parse::outer_ip::<_, O, L3>(skb) {
+        Some(ip) => opened(skb, node, ip),
+        None => Ok(None),
+    }
+}
+
+/// Opens a tunnel packet. `None` for what is not ours.
+#[inline(always)]
+fn opened<O: Outer>(skb: &Skb<'_>, node: &Node, ip: O) -> Result<Option<Incoming>, DropReason> {
+    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(None) };
+    if ip.dst() != O::own(uplink) {
+        return Ok(None);
+    }
+    let Some(opened) = tunnel::open(skb, &ip, L3, &|port| maps::is_geneve_port(node, port))? else {
+        return Ok(None);
+    };
+    if !Kinds::from_bits(node.kinds).contains(opened.encap) {
+        return Ok(None);
+    }
+    let Some(sender) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(None) };
+    // Behind the frame's header, if it is one.
+    let (mut l3, mut carries) = (opened.at, opened.carries);
+    if carries == ETHERTYPE_FRAME {
+        let eth: EthHeader = skb.read_at(opened.at).ok_or(DropReason::InnerMalformed)?;
+        if eth.dst != node.vtep_mac && eth.dst != Mac::BROADCAST {
+            return strange(&opened, DropReason::InnerDestinationMac);
+        }
+        (l3, carries) = (l3 + EthHeader::LEN, eth.ethertype);
+    }
+    skb.pull_all(l3 - L3 + mss::LEN);
+    let wrapping = Wrapping { port: opened.port, len: l3 - L3, ethertype: O::ETHERTYPE };
+    match carries {
+        ETHERTYPE_IPV4 => inner(skb, &opened, sender, ip.tos(), wrapping, Inner::V4),
+        ETHERTYPE_IPV6 => inner(skb, &opened, sender, ip.tos(), wrapping, Inner::V6),
+        _ => strange(&opened, DropReason::InnerProtocol),
+    }
+}
+
+/// What becomes of a peer's packet that is not as ours are. On our own port it is refused; elsewhere another tunnel's.
+#[inline(always)]
+fn strange(opened: &Opened, reason: DropReason) -> Result<Option<Incoming>, DropReason> {
+    if opened.network == Network::Vni { Err(reason) } else { Ok(None) }
+}
+
+/// The peer that sent a tunnel packet. `None` for who else may send such packets to this host.
+#[inline(always)]
+fn sender(opened: &Opened, src: MapIp) -> Result<Option<Sender>, DropReason> {
+    let peer = if opened.network == Network::Vni {
+        maps::peer(PeerKey { vni: VniKey { bytes: opened.number.to_be_bytes() }, ip: src })?
+    } else {
+        match maps::host(src) {
+            Some(peer) if agrees(peer, opened) => peer,
+            _ => return Ok(None),
+        }
+    };
+    Ok(Some(Sender { peer: peer.id, network: peer.network }))
+}
+
+/// Whether a packet has the GRE key that its sender's packets have, or none.
+#[inline(always)]
+fn agrees(peer: &Peer, opened: &Opened) -> bool {
+    if peer.flags & peer_flag::GRE_KEY != 0 && opened.encap != Encap::Ipip {
+        opened.network == Network::Key && opened.number == peer.gre_key
+    } else {
+        opened.network == Network::Unnamed
+    }
+}
+
+#[inline(always)]
+fn inner<H: Carried>(
+    skb: &Skb<'_>,
+    opened: &Opened,
+    sender: Sender,
+    outer_tos: u8,
+    wrapping: Wrapping,
+    version: impl Fn(H) -> Inner,
+) -> Result<Option<Incoming>, DropReason> {
+    let inner: H = parse::inner_at(skb, L3 + wrapping.len, opened.end)?;
+    let destination = match deliver::find::<H>(skb, sender.network, inner.dst()) {
+        Ok(destination) => destination,
+        Err(reason) => return strange(opened, reason),
+    };
+    let tos = sender.may_send_ip(&inner, outer_tos)?;
+    let (wrapping, place) = (Some(wrapping), Place::Known(destination));
+    Ok(Some(Incoming { sender, inner: version(inner), tos, wrapping, place }))
+}
