@@ -77,7 +77,8 @@ pub struct Capture {
     process: Background,
     file: PathBuf,
     log: PathBuf,
-    port: u16,
+    /// The UDP port that carries VXLAN, where tshark has to be told.
+    port: Option<u16>,
 }
 
 /// A packet as tshark reads it.
@@ -92,10 +93,22 @@ impl Capture {
     /// # Errors
     /// tcpdump does not start.
     pub fn start(ns: &Netns, device: &str, port: u16, dir: &Path) -> Result<Self> {
+        Self::begin(ns, device, &format!("udp port {port}"), Some(port), dir)
+    }
+
+    /// Captures whatever a filter lets pass, as pcap-filter(7) has them.
+    ///
+    /// # Errors
+    /// tcpdump does not start.
+    pub fn of(ns: &Netns, device: &str, filter: &str, dir: &Path) -> Result<Self> {
+        Self::begin(ns, device, filter, None, dir)
+    }
+
+    fn begin(ns: &Netns, device: &str, filter: &str, port: Option<u16>, dir: &Path) -> Result<Self> {
         let (file, log) = (dir.join("capture.pcap"), dir.join("tcpdump.log"));
         fresh_log(&log)?;
         let cmd = ns.cmd("tcpdump").args(["-n", "-U", "-B", "32768", "-i", device, "-w"]);
-        let cmd = cmd.arg(file.display().to_string()).args(["udp", "port", &port.to_string()]);
+        let cmd = cmd.arg(file.display().to_string()).args(filter.split(' '));
         let process = cmd.spawn(&log)?;
         let listens = || process.tail(5).contains("listening on");
         eventually("tcpdump listens", SOON, listens).with_context(|| process.tail(5))?;
@@ -132,7 +145,8 @@ impl Capture {
         ensure!(said.contains("0 packets dropped by kernel"), "tcpdump missed packets:\n{said}");
         let mut args: Vec<String> =
             ["-n", "-T", "fields", "-E", "separator=|", "-r"].map(str::to_owned).into();
-        args.extend([self.file.display().to_string(), "-d".into(), format!("udp.port=={},vxlan", self.port)]);
+        args.push(self.file.display().to_string());
+        args.extend(self.port.iter().flat_map(|port| ["-d".into(), format!("udp.port=={port},vxlan")]));
         for field in FIELDS {
             args.extend(["-e".to_owned(), field.to_owned()]);
         }
@@ -184,6 +198,24 @@ impl Packet {
     #[must_use]
     pub fn inner_is_v6(&self) -> bool {
         self.layers().inner_v6
+    }
+
+    /// The headers, from the outermost on, as in `eth:ethertype:ip:gre:ip:icmp`.
+    #[must_use]
+    pub fn protocols(&self) -> String {
+        self.all("frame.protocols").join(",")
+    }
+
+    /// What tshark finds wrong with it, `None` where nothing is.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let bad_checksums = self.all("ip.checksum.status").iter().any(|status| *status != GOOD);
+        // It calls an absent UDP checksum over IPv6 an error; RFC 6935 lets tunnels do without.
+        let without = self.layers().outer_v6 && self.all("udp.checksum").first() == Some(&"0x0000");
+        let wrong = bad_checksums
+            || !self.all("_ws.malformed").is_empty()
+            || (!without && self.all("_ws.expert.severity").contains(&ERROR));
+        wrong.then(|| self.values.join(" | "))
     }
 
     /// What is wrong with it as a VXLAN packet of this network, IPv4 in IPv4, `None` where nothing is. Checksums of
