@@ -6,16 +6,17 @@ use overlay_bed::{
         packet::Ipv6,
         world::{CONTAINER6, GATEWAY6, NEW6, OF_A, OF_B, V4_OF_B, Via, from_container6, from_host6},
     },
+    kinds_on_wire::incoming,
     packet::{IPV4, Ipv4, TCP, Vxlan, eth, pattern, tcp},
     world::{
         A, CONTAINER, CONTAINER_MAC, GATEWAY, NEW, OTHER, OTHER_MAC, UNDERLAY, UPLINK_MAC, dev,
         from_container, from_host, from_peer,
     },
 };
-use overlay_common::handover::Record;
 use overlay_common::map::program::{
-    BRIDGE_EGRESS, TUNNEL_INGRESS, UPLINK_DECAP, UPLINK_INGRESS, UPLINK_L3, WORKLOAD_EGRESS,
+    BRIDGE_EGRESS, TUNNEL_INGRESS, UPLINK_DECAP, UPLINK_INGRESS, UPLINK_KINDS, UPLINK_L3, WORKLOAD_EGRESS,
 };
+use overlay_common::{Encap, handover::Record};
 use overlay_user::datapath::attach::has_tcx;
 
 use super::handle::Input;
@@ -83,6 +84,7 @@ pub(super) fn all() -> Vec<Path> {
     let mut all = workload_egress();
     all.extend(bridge_egress());
     all.extend(uplink_ingress());
+    all.extend(uplink_kinds());
     all.extend(uplink_decap());
     if has_tcx() {
         all.extend(taps());
@@ -159,6 +161,19 @@ fn uplink_ingress() -> Vec<Path> {
         paths.push(path("IPv6 over IPv4 to a container", v6_over_v4).redirects(-OVER_V4));
     }
     paths
+}
+
+fn uplink_kinds() -> Vec<Path> {
+    let path = |name, packet| tc(UPLINK_KINDS, name, dev::UPLINK, packet);
+    let to_container = Ipv4::udp(A.container, CONTAINER).bytes();
+    let of = |name, encap, over: isize| path(name, incoming(&A, encap, None, &to_container)).redirects(-over);
+    vec![
+        path("not the overlay's", foreign()),
+        of("Geneve to a container", Encap::Geneve, 50),
+        of("GRE to a container", Encap::Gre, 38),
+        of("GRE without Ethernet to a container", Encap::GreL3, 24),
+        of("IP in IP to a container", Encap::Ipip, 20),
+    ]
 }
 
 fn uplink_decap() -> Vec<Path> {

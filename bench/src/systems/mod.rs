@@ -90,6 +90,10 @@ const OVERLAYD_AUTO: &str = "overlayd-auto";
 const OVERLAYD_TC: &str = "overlayd-tc-vxlan";
 const OVERLAYD_XDP: &str = "overlayd-xdp-vxlan";
 const OVERLAYD_DIRECT: &str = "overlayd-tc-direct";
+const OVERLAYD_GENEVE: &str = "overlayd-tc-geneve";
+const OVERLAYD_GRE: &str = "overlayd-tc-gre";
+const OVERLAYD_GRE_L3: &str = "overlayd-tc-gre-l3";
+const OVERLAYD_IPIP: &str = "overlayd-tc-ipip";
 
 /// The systems, in the order of the report.
 #[must_use]
@@ -104,6 +108,10 @@ pub fn all() -> &'static [&'static str] {
         OVERLAYD_TC,
         OVERLAYD_XDP,
         OVERLAYD_DIRECT,
+        OVERLAYD_GENEVE,
+        OVERLAYD_GRE,
+        OVERLAYD_GRE_L3,
+        OVERLAYD_IPIP,
     ]
 }
 
@@ -139,6 +147,10 @@ pub fn up_in(scope: Scope, name: &str, wire: Wire) -> Result<Box<dyn System>> {
         OVERLAYD_TC => overlayd::up(name, scope, wire, "tc", Encap::Vxlan),
         OVERLAYD_XDP => overlayd::up(name, scope, wire, "xdp", Encap::Vxlan),
         OVERLAYD_DIRECT => overlayd::up(name, scope, wire, "tc", Encap::Direct),
+        OVERLAYD_GENEVE => overlayd::up(name, scope, wire, "tc", Encap::Geneve),
+        OVERLAYD_GRE => overlayd::up(name, scope, wire, "tc", Encap::Gre),
+        OVERLAYD_GRE_L3 => overlayd::up(name, scope, wire, "tc", Encap::GreL3),
+        OVERLAYD_IPIP => overlayd::up(name, scope, wire, "tc", Encap::Ipip),
         other => bail!("{other} is in the list of systems, and nothing brings it up"),
     };
     system.with_context(|| format!("{name} on the {wire} wire"))

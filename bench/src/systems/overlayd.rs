@@ -11,7 +11,11 @@ use harness::{
     topology::ETCD_PREFIX,
     traffic::tap::Like,
 };
-use overlay_common::Encap;
+use overlay_common::{
+    Encap,
+    wire::{geneve, gre::PROTOCOL_GRE, ipv4::PROTOCOL_IPV4},
+};
+use overlay_user::path_mtu::overhead;
 
 use super::{
     Side, System, Wire,
@@ -25,6 +29,8 @@ use super::{
 
 const VNI: u32 = 1;
 const PORT: u16 = 4789;
+/// Of the uplinks.
+const MTU: u32 = 1500;
 
 /// How long the daemons may take to hear of each other and to settle on a place to decapsulate.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -70,7 +76,10 @@ pub(super) fn up(
         places[0],
         versions::etcd()?,
         versions::docker(&bed)?,
-        if encap == Encap::Vxlan { " (the overlay's is 1450)" } else { "" }
+        match MTU - overhead(encap, None, bed.hosts[0].ip.into()) {
+            MTU => String::new(),
+            less => format!(" (the overlay's is {less})"),
+        }
     );
     Compared::ready(name, bed, sides, Daemons { words, encap, overlayd, _etcd: etcd })
 }
@@ -113,8 +122,16 @@ impl DataPath for Daemons {
     fn outer(&self, from: &Side, to: &Side) -> Result<Like> {
         match self.encap {
             Encap::Vxlan => Ok(Like::UdpTo(PORT)),
+            Encap::Geneve => Ok(Like::UdpTo(geneve::PORT)),
+            Encap::Gre | Encap::GreL3 => Ok(Like::Protocol(PROTOCOL_GRE)),
+            Encap::Ipip => Ok(Like::Protocol(PROTOCOL_IPV4)),
             Encap::Direct => between(from, to),
         }
+    }
+
+    /// Geneve needs a socket for that, which only a kernel with Geneve devices has.
+    fn merges(&self) -> bool {
+        self.encap != Encap::Geneve
     }
 
     fn counters(&self, host: &Host, other: &Host) -> Result<Vec<Counter>> {
