@@ -12,11 +12,15 @@ pub const ENDPOINT_MOVED: u32 = 1;
 /// holds the MTU.
 pub const PATH_MTU_CHANGED: u32 = 2;
 
+/// Somebody is to be asked for: `ip` is an address in a peer's subnet, whose MAC address `NEIGHBOURS` does not know, or
+/// not any more.
+pub const NEIGHBOUR_WANTED: u32 = 3;
+
 /// One event. All events have this layout; `kind` says which fields count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Event {
-    /// [`ENDPOINT_MOVED`] or [`PATH_MTU_CHANGED`].
+    /// [`ENDPOINT_MOVED`], [`PATH_MTU_CHANGED`] or [`NEIGHBOUR_WANTED`].
     pub kind: u32,
     /// The interface it happened on.
     pub ifindex: u32,

@@ -206,6 +206,16 @@ pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
     inner(packet, OuterUdp::<O, LINK>::INNER_ETH, end, vtep_mac)
 }
 
+/// True for a VXLAN packet that carries ARP.
+#[inline(always)]
+pub fn carries_arp<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
+    packet: &P,
+    _outer: &OuterUdp<O, LINK>,
+) -> bool {
+    let eth = packet.read::<EthHeader>(OuterUdp::<O, LINK>::INNER_ETH);
+    eth.is_some_and(|eth| eth.ethertype == ETHERTYPE_ARP)
+}
+
 /// Source and destination of the packet whose IP header starts `l3` bytes into this one, unchecked: to look for it
 /// among those of its version that were found right, and no more.
 #[inline(always)]

@@ -341,6 +341,19 @@ pub fn inner_eth(template: &TemplateBytes, len: usize, flags: u32) -> Option<Eth
     Some(bytemuck::must_cast(header))
 }
 
+/// Gives the inner Ethernet header of a template of `len` bytes, which has one, another destination.
+#[inline(always)]
+pub fn put_inner_dst(headers: &mut TemplateBytes, len: usize, mac: Mac) {
+    let words: &mut [u16; TEMPLATE_BYTES / 2] = bytemuck::must_cast_mut(headers);
+    let at = (len / 2).wrapping_sub(EthHeader::LEN / 2);
+    if at > words.len() - EthHeader::LEN / 2 {
+        return;
+    }
+    for (to, from) in words[at..].iter_mut().zip(mac.0.chunks_exact(2)) {
+        *to = u16::from_ne_bytes([from[0], from[1]]);
+    }
+}
+
 /// The length of VXLAN's and Geneve's template over IPv4: 26 ns are saved where the compiler knows it.
 const USUAL_LEN: usize = 64;
 

@@ -1,10 +1,11 @@
-//! What peers send in other tunnels than VXLAN: from the outer IP header to where the inner packet starts.
+//! What peers send in tunnels of any kind: from the outer IP header to where the inner packet starts. What `parse` tells of
+//! VXLAN is faster, and knows where everything stands.
 
 use crate::{
     Be16, Be32, DropReason, Encap,
     packet::Packet,
     wire::{
-        GeneveHeader, GreHeader, IpHeader, UdpHeader,
+        GeneveHeader, GreHeader, IpHeader, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_FRAME, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
         gre::PROTOCOL_GRE,
         ipv4::{PROTOCOL_IPV4, PROTOCOL_IPV6, PROTOCOL_UDP},
@@ -43,26 +44,34 @@ pub struct Opened {
     pub end: usize,
 }
 
-/// Whether a datagram for this port is a Geneve packet.
-pub trait GenevePorts {
-    /// True for such a port.
-    fn is_geneve(&self, port: Be16) -> bool;
+impl Opened {
+    /// True where it has a port, and so a UDP header.
+    #[inline(always)]
+    pub fn is_udp(&self) -> bool {
+        self.port != Be16::new(0)
+    }
 }
 
-impl<F: Fn(Be16) -> bool> GenevePorts for F {
+/// Which kind of tunnel a UDP port carries.
+pub trait Ports {
+    /// The kind; `None` for none.
+    fn kind(&self, port: Be16) -> Option<Encap>;
+}
+
+impl<F: Fn(Be16) -> Option<Encap>> Ports for F {
     #[inline(always)]
-    fn is_geneve(&self, port: Be16) -> bool {
+    fn kind(&self, port: Be16) -> Option<Encap> {
         self(port)
     }
 }
 
-/// A protocol that tunnels other than VXLAN stand behind in an outer IP header.
+/// A protocol that tunnels without UDP stand behind in an outer IP header.
 #[inline(always)]
 pub const fn is_protocol(protocol: u8) -> bool {
     matches!(protocol, PROTOCOL_GRE | PROTOCOL_IPV4 | PROTOCOL_IPV6)
 }
 
-/// Whether a tunnel other than VXLAN may stand behind an outer IP header. Fragments and IP options are the kernel's.
+/// Whether a tunnel may stand behind an outer IP header. Fragments and IP options are the kernel's.
 #[inline(always)]
 pub fn may_follow<O: IpHeader>(ip: &O) -> bool {
     let protocol = ip.protocol();
@@ -73,7 +82,7 @@ pub fn may_follow<O: IpHeader>(ip: &O) -> bool {
 }
 
 /// Reads what stands behind the outer header `ip`, which starts `start` bytes into the packet and is no fragment's.
-/// `None` for what is no such tunnel's.
+/// `None` for what is no tunnel's.
 ///
 /// # Errors
 /// [`DropReason::OuterMalformed`] for lengths that contradict each other, [`DropReason::TunnelHeader`] for a Geneve
@@ -83,7 +92,7 @@ pub fn open<P: Packet + ?Sized, O: IpHeader>(
     packet: &P,
     ip: &O,
     start: usize,
-    ports: &impl GenevePorts,
+    ports: &impl Ports,
 ) -> Result<Option<Opened>, DropReason> {
     let (mut protocol, mut at) = (ip.protocol(), start + ip.header_len());
     if protocol == DESTINATION && O::ETHERTYPE == ETHERTYPE_IPV6 {
@@ -95,7 +104,7 @@ pub fn open<P: Packet + ?Sized, O: IpHeader>(
         (protocol, at) = (next, at + 8);
     }
     let opened = match protocol {
-        PROTOCOL_UDP => geneve(packet, at, ports)?,
+        PROTOCOL_UDP => udp(packet, at, ports)?,
         PROTOCOL_GRE => gre(packet, at),
         PROTOCOL_IPV4 => Some(ipip(ETHERTYPE_IPV4, at)),
         PROTOCOL_IPV6 => Some(ipip(ETHERTYPE_IPV6, at)),
@@ -111,27 +120,32 @@ pub fn open<P: Packet + ?Sized, O: IpHeader>(
 }
 
 #[inline(always)]
-fn geneve<P: Packet + ?Sized>(
-    packet: &P,
-    at: usize,
-    ports: &impl GenevePorts,
-) -> Result<Option<Opened>, DropReason> {
+fn udp<P: Packet + ?Sized>(packet: &P, at: usize, ports: &impl Ports) -> Result<Option<Opened>, DropReason> {
     let Some(udp) = packet.read_at::<UdpHeader>(at) else { return Ok(None) };
-    if !ports.is_geneve(udp.dst_port) {
-        return Ok(None);
+    let (port, end) = (udp.dst_port, at + udp.len.get() as usize);
+    let at = at + UdpHeader::LEN;
+    let (encap, network) = (Encap::Geneve, Network::Vni);
+    match ports.kind(port) {
+        Some(Encap::Geneve) => {
+            let header: GeneveHeader = packet.read_at(at).ok_or(DropReason::OuterMalformed)?;
+            let at = at + header.len_with_options().ok_or(DropReason::TunnelHeader)?;
+            let (number, carries) = (number(header.vni), header.protocol);
+            Ok(Some(Opened { encap, network, number, port, carries, at, end }))
+        }
+        Some(Encap::Vxlan) => {
+            let header: VxlanHeader = packet.read_at(at).ok_or(DropReason::OuterMalformed)?;
+            let at = at + VxlanHeader::LEN;
+            let (encap, number, carries) = (Encap::Vxlan, number(header.vni), ETHERTYPE_FRAME);
+            let opened = Opened { encap, network, number, port, carries, at, end };
+            Ok(header.is_plain().then_some(opened))
+        }
+        _ => Ok(None),
     }
-    let header: GeneveHeader = packet.read_at(at + UdpHeader::LEN).ok_or(DropReason::OuterMalformed)?;
-    let len = header.len_with_options().ok_or(DropReason::TunnelHeader)?;
-    let [a, b, c] = header.vni;
-    Ok(Some(Opened {
-        encap: Encap::Geneve,
-        network: Network::Vni,
-        number: u32::from_be_bytes([0, a, b, c]),
-        port: udp.dst_port,
-        carries: header.protocol,
-        at: at + UdpHeader::LEN + len,
-        end: at + udp.len.get() as usize,
-    }))
+}
+
+#[inline(always)]
+const fn number([a, b, c]: [u8; 3]) -> u32 {
+    u32::from_be_bytes([0, a, b, c])
 }
 
 /// `None` for GRE that is no tunnel of packets or frames, or in a form that we do not read: the kernel may.

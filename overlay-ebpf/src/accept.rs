@@ -107,7 +107,8 @@ pub(crate) fn vni<P: Packet, O: Outer, const LINK: usize>(
     }
 }
 
-/// Judges a tunnel packet without fragments and IP options. `None` for what another owner of the port may know.
+/// Judges a tunnel packet without fragments and IP options. `None` for ARP, and for what another owner of the port may
+/// know.
 #[inline(always)]
 pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
     packet: &P,
@@ -117,7 +118,11 @@ pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
     let Some(vni) = vni(packet, outer)? else { return Ok(None) };
     let src = O::map_ip(outer.ip.src());
     let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
-    let inner = parse::vxlan_inner(packet, outer, node.vtep_mac)?;
+    let inner = match parse::vxlan_inner(packet, outer, node.vtep_mac) {
+        // `uplink_kinds` takes it.
+        Err(DropReason::InnerProtocol) if parse::carries_arp(packet, outer) => return Ok(None),
+        inner => inner?,
+    };
     let tos = sender.may_send(&inner, outer.ip.tos())?;
     Ok(Some(Accepted { sender, inner, tos }))
 }

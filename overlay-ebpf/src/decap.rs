@@ -132,7 +132,13 @@ impl Incoming {
                 (sender, Place::Sought(flow), node.vtep_mac)
             }
         };
-        let inner = parse::vxlan_inner(skb, &outer, vtep_mac)?;
+        let inner = match parse::vxlan_inner(skb, &outer, vtep_mac) {
+            // `uplink_kinds` takes it.
+            Err(DropReason::InnerProtocol) if LINK != BARE && parse::carries_arp(skb, &outer) => {
+                return Ok(None);
+            }
+            inner => inner?,
+        };
         let tos = match place {
             Place::Known(_) => ecn::inner_tos(outer_tos, inner.tos())?,
             Place::Sought(_) => sender.may_send(&inner, outer_tos)?,

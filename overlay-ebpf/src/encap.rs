@@ -18,7 +18,7 @@ use crate::{
     carried::Carried,
     device,
     flows::Egress,
-    learn, local, maps, mss,
+    learn, local, maps, mss, neighbours,
     packet::{Skb, Tag},
     verdict::Verdict,
 };
@@ -232,6 +232,10 @@ fn encap<H: Carried>(
     let stamp = Stamp { inner_len: inner_len as u16, tos, source_port: flow::source_port(hash) };
     let mut headers: TemplateBytes = tunnel.template;
     stamp.apply(&mut headers.bytes, template_len, tunnel.flags, tunnel.checksum);
+    if tunnel.flags & tunnel_flag::LEARN != 0 {
+        let mac = neighbours::of(tunnel, H::map_ip(frame.ip.dst()));
+        template::put_inner_dst(&mut headers, template_len, mac);
+    }
     if skb.adjust_room(template_len as i32 - L3 as i32, tunnel.room_flags).is_err() {
         return match way {
             Way::Forwarded => Ok(Verdict::Pass),

@@ -14,7 +14,7 @@ use overlay_common::{
     vni::VniKey,
     wire::{
         EthHeader, Ipv4Header, Ipv6Header,
-        eth::{ETHERTYPE_FRAME, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        eth::{ETHERTYPE_ARP, ETHERTYPE_FRAME, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     },
 };
 
@@ -22,7 +22,7 @@ use crate::{
     accept::{Outer, Sender},
     carried::Carried,
     decap::{Incoming, Place, Wrapping},
-    deliver, maps, mss,
+    deliver, maps, mss, neighbours,
     packet::{Skb, Tag},
     verdict::Verdict,
 };
@@ -78,42 +78,88 @@ pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, DropReason> {
-    match parse::outer_ip::<_, O, L3>(skb) {
-        Some(ip) => opened(skb, node, ip),
-        None => Ok(None),
-    }
-}
-
-/// Opens a tunnel packet. `None` for what is not ours.
-#[inline(always)]
-fn opened<O: Outer>(skb: &Skb<'_>, node: &Node, ip: O) -> Result<Option<Incoming>, DropReason> {
-    let Some(uplink) = maps::uplink(skb.ifindex()) else { return Ok(None) };
-    if ip.dst() != O::own(uplink) {
-        return Ok(None);
-    }
-    let Some(opened) = tunnel::open(skb, &ip, L3, &|port| maps::is_geneve_port(node, port))? else {
-        return Ok(None);
-    };
-    if !Kinds::from_bits(node.kinds).contains(opened.encap) {
-        return Ok(None);
-    }
-    let Some(sender) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(None) };
-    // Behind the frame's header, if it is one.
-    let (mut l3, mut carries) = (opened.at, opened.carries);
+    let Some(ip) = to_this_host::<O>(skb) else { return Ok(None) };
+    let Some(opened) = open(skb, node, &ip)? else { return Ok(None) };
+    let Some(peer) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(None) };
+    let (mut l3, mut carries, mut speaker) = (opened.at, opened.carries, Mac::BROADCAST);
     if carries == ETHERTYPE_FRAME {
         let eth: EthHeader = skb.read_at(opened.at).ok_or(DropReason::InnerMalformed)?;
         if eth.dst != node.vtep_mac && eth.dst != Mac::BROADCAST {
             return strange(&opened, DropReason::InnerDestinationMac);
         }
+        // The next program takes it.
+        if eth.ethertype == ETHERTYPE_ARP {
+            return Ok(None);
+        }
         (l3, carries) = (l3 + EthHeader::LEN, eth.ethertype);
+        if peer.flags & peer_flag::LEARN != 0 {
+            speaker = eth.src;
+        }
     }
-    skb.pull_all(l3 - L3 + mss::LEN);
-    let wrapping = Wrapping { port: opened.port, len: l3 - L3, ethertype: O::ETHERTYPE };
+    // What else of VXLAN comes here is its device's.
+    if opened.encap == Encap::Vxlan {
+        return Ok(None);
+    }
+    skb.pull_all(l3 + mss::LEN);
+    let arrived = Arrived {
+        sender: Sender { peer: peer.id, network: peer.network },
+        speaker,
+        tos: ip.tos(),
+        wrapping: Wrapping { port: opened.port, len: l3 - L3, ethertype: O::ETHERTYPE },
+    };
     match carries {
-        ETHERTYPE_IPV4 => inner(skb, &opened, sender, ip.tos(), wrapping, Inner::V4),
-        ETHERTYPE_IPV6 => inner(skb, &opened, sender, ip.tos(), wrapping, Inner::V6),
+        ETHERTYPE_IPV4 => arrived.judge(skb, &opened, Inner::V4),
+        ETHERTYPE_IPV6 => arrived.judge(skb, &opened, Inner::V6),
         _ => strange(&opened, DropReason::InnerProtocol),
     }
+}
+
+/// A packet that came in on an uplink with Ethernet headers, and that nobody has taken: a peer's ARP, perhaps.
+#[inline(always)]
+pub(crate) fn arp(ctx: &TcContext) -> Result<Verdict, DropReason> {
+    let skb = Skb::new(ctx);
+    let Some(node) = maps::node().filter(|node| node.kinds != 0) else { return Ok(Verdict::Pass) };
+    if !skb.is_for_us() || skb.tag() != Tag::None {
+        return Ok(Verdict::Pass);
+    }
+    match skb.protocol() {
+        ETHERTYPE_IPV4 => arp_over::<Ipv4Header>(&skb, node),
+        ETHERTYPE_IPV6 => arp_over::<Ipv6Header>(&skb, node),
+        _ => Ok(Verdict::Pass),
+    }
+}
+
+#[inline(always)]
+fn arp_over<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Verdict, DropReason> {
+    let ip = to_this_host::<O>(skb).filter(tunnel::may_follow);
+    let Some(ip) = ip else { return Ok(Verdict::Pass) };
+    let Some(opened) = open(skb, node, &ip)? else { return Ok(Verdict::Pass) };
+    if opened.carries != ETHERTYPE_FRAME {
+        return Ok(Verdict::Pass);
+    }
+    let Some(eth) = skb.read_at::<EthHeader>(opened.at) else { return Ok(Verdict::Pass) };
+    if eth.ethertype != ETHERTYPE_ARP || (eth.dst != node.vtep_mac && eth.dst != Mac::BROADCAST) {
+        return Ok(Verdict::Pass);
+    }
+    let Some(peer) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(Verdict::Pass) };
+    neighbours::arp(skb, node, &ip, &opened, peer)
+}
+
+/// The outer header of a packet to this host's own address.
+#[inline(always)]
+fn to_this_host<O: Outer>(skb: &Skb<'_>) -> Option<O> {
+    let ip = parse::outer_ip::<_, O, L3>(skb)?;
+    let uplink = maps::uplink(skb.ifindex())?;
+    (ip.dst() == O::own(uplink)).then_some(ip)
+}
+
+/// The headers of a tunnel of a kind that this host takes.
+#[inline(always)]
+fn open<O: Outer>(skb: &Skb<'_>, node: &Node, ip: &O) -> Result<Option<Opened>, DropReason> {
+    let opened = tunnel::open(skb, ip, L3, &|port| maps::kind_of(node, port))?;
+    let takes =
+        |opened: &Opened| opened.encap == Encap::Vxlan || Kinds::from_bits(node.kinds).contains(opened.encap);
+    Ok(opened.filter(takes))
 }
 
 /// What becomes of a peer's packet that is not as ours are. On our own port it is refused; elsewhere another tunnel's.
@@ -124,16 +170,12 @@ fn strange(opened: &Opened, reason: DropReason) -> Result<Option<Incoming>, Drop
 
 /// The peer that sent a tunnel packet. `None` for who else may send such packets to this host.
 #[inline(always)]
-fn sender(opened: &Opened, src: MapIp) -> Result<Option<Sender>, DropReason> {
-    let peer = if opened.network == Network::Vni {
-        maps::peer(PeerKey { vni: VniKey { bytes: opened.number.to_be_bytes() }, ip: src })?
-    } else {
-        match maps::host(src) {
-            Some(peer) if agrees(peer, opened) => peer,
-            _ => return Ok(None),
-        }
-    };
-    Ok(Some(Sender { peer: peer.id, network: peer.network }))
+fn sender(opened: &Opened, src: MapIp) -> Result<Option<&'static Peer>, DropReason> {
+    if opened.network == Network::Vni {
+        let vni = VniKey { bytes: opened.number.to_be_bytes() };
+        return maps::peer(PeerKey { vni, ip: src }).map(Some);
+    }
+    Ok(maps::host(src).filter(|peer| agrees(peer, opened)))
 }
 
 /// Whether a packet has the GRE key that its sender's packets have, or none.
@@ -146,21 +188,35 @@ fn agrees(peer: &Peer, opened: &Opened) -> bool {
     }
 }
 
-#[inline(always)]
-fn inner<H: Carried>(
-    skb: &Skb<'_>,
-    opened: &Opened,
+/// What is known of a tunnel packet before its inner IP header is read.
+struct Arrived {
     sender: Sender,
-    outer_tos: u8,
+    /// The MAC address that speaks for the inner source; broadcast where that is not asked.
+    speaker: Mac,
+    /// The outer TOS byte.
+    tos: u8,
     wrapping: Wrapping,
-    version: impl Fn(H) -> Inner,
-) -> Result<Option<Incoming>, DropReason> {
-    let inner: H = parse::inner_at(skb, L3 + wrapping.len, opened.end)?;
-    let destination = match deliver::find::<H>(skb, sender.network, inner.dst()) {
-        Ok(destination) => destination,
-        Err(reason) => return strange(opened, reason),
-    };
-    let tos = sender.may_send_ip(&inner, outer_tos)?;
-    let (wrapping, place) = (Some(wrapping), Place::Known(destination));
-    Ok(Some(Incoming { sender, inner: version(inner), tos, wrapping, place }))
+}
+
+impl Arrived {
+    #[inline(always)]
+    fn judge<H: Carried>(
+        self,
+        skb: &Skb<'_>,
+        opened: &Opened,
+        version: impl Fn(H) -> Inner,
+    ) -> Result<Option<Incoming>, DropReason> {
+        let Self { sender, speaker, tos, wrapping } = self;
+        let inner: H = parse::inner_at(skb, L3 + wrapping.len, opened.end)?;
+        let destination = match deliver::find::<H>(skb, sender.network, inner.dst()) {
+            Ok(destination) => destination,
+            Err(reason) => return strange(opened, reason),
+        };
+        let tos = sender.may_send_ip(&inner, tos)?;
+        if speaker != Mac::BROADCAST {
+            neighbours::hear(sender.peer, H::map_ip(inner.src()), speaker);
+        }
+        let (wrapping, place) = (Some(wrapping), Place::Known(destination));
+        Ok(Some(Incoming { sender, inner: version(inner), tos, wrapping, place }))
+    }
 }

@@ -31,6 +31,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod mss;
 #[cfg(target_arch = "bpf")]
+mod neighbours;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod path_mtu;
@@ -95,6 +97,13 @@ mod entry {
             Way::Tunnel => verdict::act(&ctx, Program::UplinkKinds, kinds::from_uplink(&ctx)),
             Way::Other => verdict::act(&ctx, Program::UplinkKinds, Ok(Verdict::Pass)),
         }
+    }
+
+    /// tcx ingress of the uplink: what peers ask and say by ARP, in whichever tunnel.
+    #[classifier]
+    #[inline(always)]
+    pub(crate) fn uplink_arp(ctx: TcContext) -> i32 {
+        verdict::act(&ctx, Program::UplinkArp, kinds::arp(&ctx))
     }
 
     /// tcx ingress of an uplink without an Ethernet header: what peers send.

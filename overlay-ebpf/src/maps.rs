@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
 use overlay_common::{
@@ -11,10 +11,10 @@ use overlay_common::{
     event::Event,
     map::{
         Decap, Direction, EVENTS_BYTES, EgressFlow, Endpoint, EndpointKey, Generation, IngressFlow,
-        MAX_ENDPOINTS, MAX_FLOWS, MAX_LISTEN_PORTS, MAX_NOTES, MAX_PEER_KEYS, MAX_PEERS, MAX_PORTS,
-        MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Node, Note, PathMtu, Peer, PeerKey, Port,
-        PrefixV4, PrefixV6, Route, SAMPLES_BYTES, Sample, Sampling, Status, Subnet, Traffic, Tunnel,
-        TunnelDevice, Uplink, VNI_BITS, tunnel_device_flag,
+        MAX_ENDPOINTS, MAX_FLOWS, MAX_LISTEN_PORTS, MAX_NEIGHBOURS, MAX_NOTES, MAX_PEER_KEYS, MAX_PEERS,
+        MAX_PORTS, MAX_ROUTES, MAX_SUBNETS, MAX_TUNNELS, MAX_UPLINKS, Neighbour, NeighbourKey, Node, Note,
+        PathMtu, Peer, PeerKey, Port, PrefixV4, PrefixV6, Route, SAMPLES_BYTES, Sample, Sampling, Status,
+        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, VNI_BITS, tunnel_device_flag,
     },
     vni::VniKey,
 };
@@ -72,6 +72,9 @@ static GENERATION: Array<Generation, 1, { BPF_F_MMAPABLE as usize }> = Array::ne
 static EGRESS_FLOWS: PerCpuArray<EgressFlow, MAX_FLOWS> = PerCpuArray::new();
 #[btf_map]
 static INGRESS_FLOWS: PerCpuArray<IngressFlow, MAX_FLOWS> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static NEIGHBOURS: LruHashMap<NeighbourKey, Neighbour, MAX_NEIGHBOURS> = LruHashMap::new();
 
 /// The bridge or bridge port with this index.
 #[inline(always)]
@@ -200,10 +203,16 @@ pub(crate) fn is_vxlan_port(node: &Node, port: Be16) -> bool {
     node.port == port || listens(port) == Encap::Vxlan as u32
 }
 
-/// True for a UDP port that carries Geneve.
+/// The kind of tunnel that a UDP port carries; `None` for none.
 #[inline(always)]
-pub(crate) fn is_geneve_port(node: &Node, port: Be16) -> bool {
-    node.geneve_port == port || listens(port) == Encap::Geneve as u32
+pub(crate) fn kind_of(node: &Node, port: Be16) -> Option<Encap> {
+    if node.geneve_port == port {
+        return Some(Encap::Geneve);
+    }
+    if is_vxlan_port(node, port) {
+        return Some(Encap::Vxlan);
+    }
+    (listens(port) == Encap::Geneve as u32).then_some(Encap::Geneve)
 }
 
 /// True for a UDP port that carries tunnels of any kind.

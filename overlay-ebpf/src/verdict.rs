@@ -34,6 +34,8 @@ pub(crate) enum Verdict {
     ToPeer { ifindex: u32 },
     /// Out of a bridge port or a tunnel device.
     ToPort { ifindex: u32 },
+    /// Nowhere: it was for this host, and is done with.
+    Taken,
     /// Up into this host's stack, as if it had come in on the bridge.
     ToHost { bridge: u32 },
 }
@@ -49,6 +51,7 @@ pub(crate) enum Program {
     UplinkDecap = 4,
     UplinkL3 = 5,
     UplinkKinds = 6,
+    UplinkArp = 7,
 }
 
 /// Carries a decision out; the program's return value.
@@ -56,6 +59,7 @@ pub(crate) enum Program {
 pub(crate) fn act(ctx: &TcContext, program: Program, decision: Result<Verdict, DropReason>) -> i32 {
     match decision {
         Ok(Verdict::Pass) => NEXT,
+        Ok(Verdict::Taken) => DROP,
         Ok(Verdict::ToNeighbour { ifindex, next_hop }) => to_neighbour(ifindex, next_hop),
         // SAFETY: the helper takes plain numbers.
         Ok(Verdict::ToPeer { ifindex }) => unsafe { helpers::bpf_redirect_peer(ifindex, 0) as i32 },

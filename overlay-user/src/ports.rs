@@ -59,7 +59,10 @@ impl Ports {
         let pinned: BTreeSet<(u32, String)> = pins.pinned_links()?.into_iter().collect();
         // Where nothing can be pinned, what is held is not to be put at risk.
         let nowhere = !pins.links().is_dir();
-        for attachment in &wanted {
+        // Who comes first sees a packet first: what there is most of is not to pass the others.
+        let mut in_order: Vec<&Attachment> = wanted.iter().collect();
+        in_order.sort_by_key(|attachment| program::TCX.iter().position(|name| *name == attachment.program));
+        for attachment in in_order {
             let is_pinned = pinned.contains(&(attachment.ifindex, attachment.program.to_owned()));
             if (is_pinned || nowhere) && self.attached.contains(attachment) {
                 continue;
@@ -185,6 +188,7 @@ fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
         wanted.insert(Attachment { ifindex: uplink.index, program: uplink.program() });
         if uplink.ethernet {
             wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_KINDS });
+            wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_ARP });
         }
     }
     for bridge in &local.bridges {
@@ -274,6 +278,7 @@ mod tests {
         assert_eq!(
             pairs,
             [
+                (2, program::UPLINK_ARP),
                 (2, program::UPLINK_INGRESS),
                 (2, program::UPLINK_KINDS),
                 (3, program::BRIDGE_EGRESS),

@@ -6,13 +6,16 @@
 mod count;
 mod decap;
 mod flow;
+mod neighbour;
 mod node;
 mod remote;
 mod sample;
 mod underlay;
 mod workload;
 
-pub use self::{count::*, decap::*, flow::*, node::*, remote::*, sample::*, underlay::*, workload::*};
+pub use self::{
+    count::*, decap::*, flow::*, neighbour::*, node::*, remote::*, sample::*, underlay::*, workload::*,
+};
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
@@ -70,9 +73,11 @@ pub mod name {
     pub const EGRESS_FLOWS: &str = "EGRESS_FLOWS";
     /// Per-CPU [`super::IngressFlow`]s, by [`super::slot`].
     pub const INGRESS_FLOWS: &str = "INGRESS_FLOWS";
+    /// [`super::Neighbour`] by [`super::NeighbourKey`].
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
 
     /// Every map.
-    pub const ALL: [&str; 25] = [
+    pub const ALL: [&str; 26] = [
         PORTS,
         ENDPOINTS,
         ROUTES_V4,
@@ -98,6 +103,7 @@ pub mod name {
         GENERATION,
         EGRESS_FLOWS,
         INGRESS_FLOWS,
+        NEIGHBOURS,
     ];
 }
 
@@ -113,17 +119,19 @@ pub mod program {
     pub const UPLINK_L3: &str = "uplink_l3";
     /// tcx ingress of the uplink: what peers send in other ways than VXLAN.
     pub const UPLINK_KINDS: &str = "uplink_kinds";
+    /// tcx ingress of the uplink: what peers ask and say by ARP.
+    pub const UPLINK_ARP: &str = "uplink_arp";
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
     /// XDP of the uplink, where that is the place to decapsulate.
     pub const UPLINK_DECAP: &str = "uplink_decap";
 
     /// The programs of the traffic-control hooks, which are always needed.
-    pub const TCX: [&str; 6] =
-        [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_L3, UPLINK_KINDS];
+    pub const TCX: [&str; 7] =
+        [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_L3, UPLINK_KINDS, UPLINK_ARP];
 
     /// Every program. The position is the number in a [`super::Sample`].
-    pub const ALL: [&str; 7] = [
+    pub const ALL: [&str; 8] = [
         WORKLOAD_EGRESS,
         BRIDGE_EGRESS,
         UPLINK_INGRESS,
@@ -131,6 +139,7 @@ pub mod program {
         UPLINK_DECAP,
         UPLINK_L3,
         UPLINK_KINDS,
+        UPLINK_ARP,
     ];
 }
 
@@ -168,7 +177,9 @@ const _: () = {
     assert!(size_of::<Route>() == 12);
     assert!(size_of::<Subnet>() == 36);
     assert!(size_of::<Hop>() == 20);
-    assert!(size_of::<Tunnel>() == 328);
+    assert!(size_of::<Tunnel>() == 344);
+    assert!(size_of::<NeighbourKey>() == 20);
+    assert!(size_of::<Neighbour>() == 24);
     assert!(size_of::<PeerKey>() == 20);
     assert!(size_of::<Peer>() == 16);
     assert!(size_of::<Uplink>() == 20);

@@ -113,6 +113,8 @@ pub mod tunnel_flag {
     pub const OVER_V6: u32 = 1 << 2;
     /// The last header is an inner Ethernet header.
     pub const FRAME: u32 = 1 << 3;
+    /// The peer is a bridge: its neighbours' MAC addresses are learned, and `NEIGHBOURS` has them.
+    pub const LEARN: u32 = 1 << 4;
 }
 
 /// How to reach a peer in one network: its outer headers, compiled by [`crate::template`], and where they
@@ -140,6 +142,9 @@ pub struct Tunnel {
     pub local: MapIp,
     /// The peer's outer address, of the same version.
     pub remote: MapIp,
+    /// Who routes for the peer's containers, by an address of its subnet: where `LEARN` is set, frames go to it until
+    /// their own neighbour is known.
+    pub gateway: MapIp,
     /// The VNI on the wire.
     pub vni: VniKey,
     /// The UDP destination port on the wire; 0 for a kind of tunnel without.
@@ -179,5 +184,7 @@ pub struct Peer {
 /// Flags of a [`Peer`].
 pub mod peer_flag {
     /// GRE packets from and to it have a key.
-    pub const GRE_KEY: u32 = 1;
+    pub const GRE_KEY: u32 = 1 << 0;
+    /// Who speaks from behind it is noted in `NEIGHBOURS`.
+    pub const LEARN: u32 = 1 << 1;
 }

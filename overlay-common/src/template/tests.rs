@@ -111,6 +111,23 @@ fn literal_shells() {
 }
 
 #[test]
+fn the_inner_destination_is_put_where_it_belongs() {
+    for shell in [vxlan(4789), Shell::Gre { key: None, macs: MACS }, Shell::Gre { key: Some(1), macs: MACS }]
+    {
+        let template = compile(V6, ETHERTYPE_IPV4, shell);
+        let mut headers = template.bytes;
+        put_inner_dst(&mut headers, template.len, Mac([8, 9, 10, 11, 12, 13]));
+        let inner = inner_eth(&headers, template.len, template.flags).unwrap();
+        assert_eq!(
+            inner,
+            EthHeader { dst: Mac([8, 9, 10, 11, 12, 13]), src: MACS.src, ethertype: ETHERTYPE_IPV4 }
+        );
+        let at = template.len - EthHeader::LEN;
+        assert_eq!((&headers[..at], &headers[at + 6..]), (&template.bytes[..at], &template.bytes[at + 6..]));
+    }
+}
+
+#[test]
 fn the_inner_header_stands_right_behind() {
     let mut last = 0;
     for (len, fits) in [(34, true), (38, true), (64, true), (84, true), (86, false)] {

@@ -24,7 +24,11 @@ fn packet(underlay: Underlay, carries: Be16, shell: Shell) -> Vec<u8> {
 }
 
 fn opened(packet: &[u8]) -> Result<Option<Opened>, DropReason> {
-    let ports = |port: Be16| port.get() == 6081;
+    let ports = |port: Be16| match port.get() {
+        6081 => Some(Encap::Geneve),
+        4789 => Some(Encap::Vxlan),
+        _ => None,
+    };
     match Be16::new(u16::from_be_bytes([packet[12], packet[13]])) {
         ETHERTYPE_IPV4 => open(packet, &packet.read::<Ipv4Header>(L3).unwrap(), L3, &ports),
         _ => open(packet, &packet.read::<Ipv6Header>(L3).unwrap(), L3, &ports),
@@ -34,7 +38,9 @@ fn opened(packet: &[u8]) -> Result<Option<Opened>, DropReason> {
 #[test]
 fn what_templates_put_on_is_read() {
     for (underlay, len) in [(V4, 34), (V6, 54)] {
+        let vxlan = Shell::Vxlan { port: 4789, vni: Vni::new(7).unwrap(), macs: MACS };
         for (shell, encap, network, number, more, carries) in [
+            (vxlan, Encap::Vxlan, Network::Vni, 7, 16, ETHERTYPE_FRAME),
             (geneve(), Encap::Geneve, Network::Vni, 7, 16, ETHERTYPE_FRAME),
             (Shell::Gre { key: None, macs: MACS }, Encap::Gre, Network::Unnamed, 0, 4, ETHERTYPE_FRAME),
             (Shell::Gre { key: Some(9), macs: MACS }, Encap::Gre, Network::Key, 9, 8, ETHERTYPE_FRAME),
@@ -43,7 +49,7 @@ fn what_templates_put_on_is_read() {
             (Shell::Ipip, Encap::Ipip, Network::Unnamed, 0, 0, ETHERTYPE_IPV4),
         ] {
             let bytes = packet(underlay, ETHERTYPE_IPV4, shell);
-            let port = Be16::new(if encap == Encap::Geneve { 6081 } else { 0 });
+            let port = Be16::new(encap.assigned_port().unwrap_or_default());
             let (at, end) = (len + more, bytes.len());
             let expected = Opened { encap, network, number, port, carries, at, end };
             assert_eq!(opened(&bytes), Ok(Some(expected)));

@@ -43,6 +43,10 @@ pub trait IpHeader: Pod {
     /// DSCP and ECN: the TOS byte, or the traffic class.
     fn tos(&self) -> u8;
 
+    /// This header on its way back, with so many hops left.
+    #[must_use]
+    fn turned(&self, hops: u8) -> Self;
+
     /// Gives the header another TOS byte, and the checksum to go with it.
     fn set_tos(&mut self, tos: u8);
 

@@ -133,6 +133,14 @@ impl IpHeader for Ipv4Header {
     }
 
     #[inline(always)]
+    fn turned(&self, hops: u8) -> Self {
+        let word = |ttl: u8| u16::from_be_bytes([ttl, self.protocol]);
+        // Whichever of the two addresses comes first, they add up to the same.
+        let sum = checksum::update(self.checksum.get(), word(self.ttl), word(hops));
+        Self { ttl: hops, checksum: Be16::new(sum), src: self.dst, dst: self.src, ..*self }
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> u8 {
         self.protocol
     }

@@ -175,6 +175,11 @@ impl IpHeader for Ipv6Header {
     }
 
     #[inline(always)]
+    fn turned(&self, hops: u8) -> Self {
+        Self { hop_limit: hops, src: self.dst, dst: self.src, ..*self }
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> u8 {
         self.next_header
     }

@@ -21,6 +21,8 @@ pub struct UdpHeader {
 impl UdpHeader {
     /// Bytes.
     pub const LEN: usize = 8;
+    /// Offset of the checksum.
+    pub const CHECKSUM: usize = 6;
 }
 
 const _: () = assert!(size_of::<UdpHeader>() == UdpHeader::LEN);

@@ -5,6 +5,7 @@ mod announce;
 mod decap;
 mod hooks;
 mod interfaces;
+mod neighbours;
 mod netfilter;
 mod notes;
 mod own;
@@ -221,6 +222,7 @@ impl Daemon {
                 }
                 findings = self.netfilter.finished() => self.take_findings(findings, &mut dirty),
                 _ = heartbeat.tick() => {
+                    self.ask_for_gateways();
                     self.watch_netfilter();
                     self.watch_hooks().await;
                     dirty.links = self.mend_pins();
@@ -249,6 +251,7 @@ impl Daemon {
                 self.take_event(&event, &mut dirty);
             }
             self.ask_about_moves(&told).await;
+            self.ask_for_neighbours(&told);
             let (began, why) = (Instant::now(), dirty.words());
             self.round(dirty).await;
             if began.elapsed() >= LONG_ROUND {

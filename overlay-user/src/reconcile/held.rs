@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use overlay_common::{
+    Vni,
     addr::MapIp,
     map::{MAX_TUNNELS, Peer, PeerKey, Route, Tunnel, tunnel_flag},
     vni::VniKey,
@@ -44,6 +45,8 @@ pub struct Index {
     vnis: BTreeMap<VniKey, u32>,
     /// The tunnels that want UDP checksums, by their port.
     checksums: BTreeSet<(u16, u32)>,
+    /// The tunnels whose neighbours are learned.
+    learning: BTreeSet<u32>,
 }
 
 impl Held {
@@ -112,6 +115,19 @@ impl Held {
     pub fn wanting_checksums(&self, port: u16) -> impl Iterator<Item = Tunnel> {
         let of_port = self.index.checksums.range((port, 0)..=(port, u32::MAX));
         of_port.filter_map(|(_, id)| self.observed.tunnels.get(id).map(Kept::get))
+    }
+
+    /// The tunnels whose neighbours are learned, as far as routes lead to them.
+    pub fn learning(&self) -> impl Iterator<Item = Tunnel> {
+        let used = self.index.learning.iter().filter(|id| !self.is_idle(**id));
+        used.filter_map(|id| self.observed.tunnels.get(id).map(Kept::get))
+    }
+
+    /// The tunnel to the subnet that covers a prefix.
+    pub fn tunnel_to(&self, vni: Vni, prefix: IpNet) -> Option<Tunnel> {
+        let covering = std::iter::successors(Some(prefix), IpNet::supernet);
+        let mut routes = covering.filter_map(|prefix| self.observed.routes.get(&RouteKey::new(vni, prefix)));
+        self.observed.tunnels.get(&routes.next()?.tunnel).map(Kept::get)
     }
 
     /// The ids of whoever has an address.
@@ -202,6 +218,9 @@ impl Held {
         if tunnel.flags & tunnel_flag::UDP_CHECKSUM != 0 {
             self.index.checksums.insert((tunnel.port.get(), id));
         }
+        if tunnel.flags & tunnel_flag::LEARN != 0 {
+            self.index.learning.insert(id);
+        }
         self.used.tunnels.insert(id);
         if self.users(id) == 0 {
             self.idle.insert(id, Instant::now());
@@ -213,6 +232,7 @@ impl Held {
         let Some(tunnel) = self.observed.tunnels.remove(&id).map(|kept| kept.get()) else { return };
         self.index.tunnels.remove(&(tunnel.peer, id));
         self.index.checksums.remove(&(tunnel.port.get(), id));
+        self.index.learning.remove(&id);
         self.used.tunnels.remove(id);
         self.idle.remove(&id);
     }

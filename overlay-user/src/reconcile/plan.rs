@@ -11,7 +11,7 @@ use std::{
 
 use overlay_common::{
     addr::MapIp,
-    map::{MAX_PEERS, MAX_TUNNELS, Peer, PeerKey, Route, Tunnel, peer_flag},
+    map::{MAX_PEERS, MAX_TUNNELS, Peer, PeerKey, Route, Tunnel, peer_flag, tunnel_flag},
     vni::VniKey,
 };
 
@@ -141,7 +141,9 @@ impl Planner<'_> {
         keys: &mut BTreeSet<PeerKey>,
     ) {
         let (ip, network) = (MapIp::from(ip), desired.vni.key());
-        let flags = if remote.gre_key.is_some() { peer_flag::GRE_KEY } else { 0 };
+        let keyed = if remote.gre_key.is_some() { peer_flag::GRE_KEY } else { 0 };
+        let learns = if remote.tunnel.flags & tunnel_flag::LEARN != 0 { peer_flag::LEARN } else { 0 };
+        let flags = keyed | learns;
         let peer = Peer { id, network, gre_key: remote.gre_key.unwrap_or_default(), flags };
         // A peer that is an overlayd sends with the VNI that we announce, whatever its own.
         for vni in [VniKey::NONE, remote.tunnel.vni, desired.vni.key()] {

@@ -258,6 +258,7 @@ fn built(peer: &PeerHost, underlay: Underlay, carries: Be16, encap: Encap, ends:
         flags: template.flags,
         local,
         remote,
+        gateway: MapIp::default(),
         vni: ends.vni.key(),
         port: Be16::new(ends.port),
         padding: [0; 2],

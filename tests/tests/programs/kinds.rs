@@ -262,7 +262,8 @@ fn geneve_is_judged_like_vxlan() {
             came(&A, &geneve(A.vni, 0, &[], &eth(VTEP_MAC, A.vtep_mac, IPV6, &ip.bytes()))),
         )
         .drops(DropReason::InnerMalformed),
-        Case::new("not taken", UPLINK_KINDS, dev::UPLINK, came(&A, &geneve(A.vni, 0, &[], &frame(VTEP_MAC)))),
+        Case::new("not taken", UPLINK_KINDS, dev::UPLINK, came(&A, &geneve(A.vni, 0, &[], &frame(VTEP_MAC))))
+            .with(|maps| maps.put_node(node(Kinds::default().with(Encap::Gre))).unwrap()),
         row("VXLAN is the other program's", from_peer(&A, ip.bytes()).bytes()),
     ]);
 }

@@ -15,6 +15,7 @@ mod kinds;
 mod learning;
 mod local;
 mod mtu;
+mod neighbours;
 mod object;
 mod slow_path;
 mod truncation;

@@ -3,7 +3,10 @@
 use aya::maps::MapError;
 use overlay_common::{
     addr::MapIp,
-    map::{Decap, Endpoint, EndpointKey, PathMtu, Peer, PeerKey, Port, TunnelDevice, Uplink, name},
+    map::{
+        Decap, Endpoint, EndpointKey, Neighbour, NeighbourKey, PathMtu, Peer, PeerKey, Port, TunnelDevice,
+        Uplink, name,
+    },
 };
 
 use super::{Maps, Wire, absent_ok, collect};
@@ -95,6 +98,18 @@ hash_accessors!(
     path_mtu,
     put_path_mtu,
     delete_path_mtu
+);
+hash_accessors!(
+    neighbours,
+    name::NEIGHBOURS,
+    NeighbourKey,
+    Neighbour,
+    Wire,
+    |k: Wire<_>| k.0,
+    neighbours,
+    neighbour,
+    put_neighbour,
+    delete_neighbour
 );
 hash_accessors!(
     tunnel_devices,

@@ -15,8 +15,8 @@ use overlay_common::{
     Vni,
     addr::MapIp,
     map::{
-        Decap, Endpoint, EndpointKey, Node, Note, PathMtu, Peer, PeerKey, Port, Route, Sampling, Status,
-        Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
+        Decap, Endpoint, EndpointKey, Neighbour, NeighbourKey, Node, Note, PathMtu, Peer, PeerKey, Port,
+        Route, Sampling, Status, Subnet, Traffic, Tunnel, TunnelDevice, Uplink, name,
     },
     vni::VniKey,
 };
@@ -64,6 +64,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, Wire<Traffic>>,
     drops: PerCpuArray<MapData, u64>,
     path_mtus: HashMap<MapData, Wire<MapIp>, Wire<PathMtu>>,
+    neighbours: HashMap<MapData, Wire<NeighbourKey>, Wire<Neighbour>>,
     tunnel_devices: HashMap<MapData, u32, Wire<TunnelDevice>>,
     notes: Array<MapData, Wire<Note>>,
     sampling: Array<MapData, Wire<Sampling>>,
@@ -122,6 +123,7 @@ impl Maps {
             counters: open(pins, name::COUNTERS, Map::PerCpuArray)?,
             drops: open(pins, name::DROPS, Map::PerCpuArray)?,
             path_mtus: open(pins, name::PATH_MTUS, Map::HashMap)?,
+            neighbours: open(pins, name::NEIGHBOURS, Map::LruHashMap)?,
             tunnel_devices: open(pins, name::TUNNEL_DEVICES, Map::HashMap)?,
             notes: open(pins, name::NOTES, Map::Array)?,
             sampling: open(pins, name::SAMPLING, Map::Array)?,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use overlay_common::{
     Be16, Encap, Mac,
+    addr::MapIp,
     map::{Tunnel, tunnel_flag},
     template::{self, Ends, Headers, Macs, Shell},
     wire::eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -109,6 +110,7 @@ impl Outer {
             Headers { underlay: self.template(), carries, shell }.compile()
         });
         let over_v6 = matches!(self, Self::V6 { .. });
+        let learns = learns(record, encap);
         let needs_checksum = port.is_some() && over_v6 && !record.zero_checksum;
         Tunnel {
             template: template.bytes,
@@ -118,9 +120,12 @@ impl Outer {
             mtu,
             peer: 0,
             encap: encap as u32,
-            flags: template.flags | if needs_checksum { tunnel_flag::UDP_CHECKSUM } else { 0 },
+            flags: template.flags
+                | if needs_checksum { tunnel_flag::UDP_CHECKSUM } else { 0 }
+                | if learns { tunnel_flag::LEARN } else { 0 },
             local: self.local().into(),
             remote: self.remote().into(),
+            gateway: if learns { gateway(record.subnet).into() } else { MapIp::default() },
             vni: vni.key(),
             port: Be16::new(port.unwrap_or_default()),
             padding: [0; 2],
@@ -136,4 +141,15 @@ fn port(local: &Local, record: &PeerSubnet, encap: Encap) -> Option<u16> {
     let usual = if encap == Encap::Vxlan { local.port } else { assigned };
     // A record's port is that of the kind that it names.
     Some(record.port.filter(|_| encap == record.encap || encap == Encap::Vxlan).unwrap_or(usual))
+}
+
+/// Whether the neighbours behind a peer are to be learned: frames go to it, and nobody told of a VTEP to which they go.
+/// IPv6's neighbours are not asked for.
+pub(super) fn learns(record: &PeerSubnet, encap: Encap) -> bool {
+    record.vtep_mac.is_none() && encap.carries_frames() && matches!(record.subnet, IpNet::V4(_))
+}
+
+/// Where bridges of containers are in their subnet, unless somebody says otherwise: at its first address.
+fn gateway(subnet: IpNet) -> IpAddr {
+    subnet.hosts().next().unwrap_or(subnet.network())
 }
