@@ -228,7 +228,8 @@ pub fn ends<P: Packet + ?Sized, H: IpHeader>(packet: &P, l3: usize) -> Option<(M
 /// addressed to this VTEP or to broadcast, IP, and as long as it says.
 ///
 /// # Errors
-/// [`DropReason::InnerMalformed`], [`DropReason::InnerDestinationMac`] or [`DropReason::InnerProtocol`].
+/// [`DropReason::InnerMalformed`], [`DropReason::InnerDestinationMac`], [`DropReason::InnerMulticast`] or
+/// [`DropReason::InnerProtocol`].
 #[inline(always)]
 pub fn inner<P: Packet + ?Sized>(
     packet: &P,
@@ -238,7 +239,7 @@ pub fn inner<P: Packet + ?Sized>(
 ) -> Result<Inner, DropReason> {
     let header: EthHeader = packet.read(eth).ok_or(DropReason::InnerMalformed)?;
     if header.dst != vtep_mac && header.dst != Mac::BROADCAST {
-        return Err(DropReason::InnerDestinationMac);
+        return Err(not_for_us(header.dst));
     }
     let l3 = eth + EthHeader::LEN;
     match header.ethertype {
@@ -246,6 +247,12 @@ pub fn inner<P: Packet + ?Sized>(
         ETHERTYPE_IPV6 => inner_ip(packet, l3, end).map(Inner::V6),
         _ => Err(DropReason::InnerProtocol),
     }
+}
+
+/// Why a frame with this destination is refused.
+#[inline(always)]
+pub const fn not_for_us(dst: Mac) -> DropReason {
+    if dst.is_multicast() { DropReason::InnerMulticast } else { DropReason::InnerDestinationMac }
 }
 
 #[inline(always)]

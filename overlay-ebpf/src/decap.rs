@@ -89,7 +89,7 @@ pub(crate) struct Wrapping {
 impl Wrapping {
     /// True where there is a UDP header.
     #[inline(always)]
-    fn is_udp(&self) -> bool {
+    pub(crate) fn is_udp(&self) -> bool {
         self.port != Be16::new(0)
     }
 }

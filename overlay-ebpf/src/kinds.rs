@@ -85,7 +85,7 @@ fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, Dro
     if carries == ETHERTYPE_FRAME {
         let eth: EthHeader = skb.read_at(opened.at).ok_or(DropReason::InnerMalformed)?;
         if eth.dst != node.vtep_mac && eth.dst != Mac::BROADCAST {
-            return strange(&opened, DropReason::InnerDestinationMac);
+            return strange(opened.is_udp(), parse::not_for_us(eth.dst));
         }
         // The next program takes it.
         if eth.ethertype == ETHERTYPE_ARP {
@@ -106,11 +106,12 @@ fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, Dro
         speaker,
         tos: ip.tos(),
         wrapping: Wrapping { port: opened.port, len: l3 - L3, ethertype: O::ETHERTYPE },
+        end: opened.end,
     };
     match carries {
-        ETHERTYPE_IPV4 => arrived.judge(skb, &opened, Inner::V4),
-        ETHERTYPE_IPV6 => arrived.judge(skb, &opened, Inner::V6),
-        _ => strange(&opened, DropReason::InnerProtocol),
+        ETHERTYPE_IPV4 => arrived.judge(skb, Inner::V4),
+        ETHERTYPE_IPV6 => arrived.judge(skb, Inner::V6),
+        _ => strange(arrived.wrapping.is_udp(), DropReason::InnerProtocol),
     }
 }
 
@@ -164,8 +165,8 @@ fn open<O: Outer>(skb: &Skb<'_>, node: &Node, ip: &O) -> Result<Option<Opened>, 
 
 /// What becomes of a peer's packet that is not as ours are. On our own port it is refused; elsewhere another tunnel's.
 #[inline(always)]
-fn strange(opened: &Opened, reason: DropReason) -> Result<Option<Incoming>, DropReason> {
-    if opened.network == Network::Vni { Err(reason) } else { Ok(None) }
+fn strange(ours: bool, reason: DropReason) -> Result<Option<Incoming>, DropReason> {
+    if ours { Err(reason) } else { Ok(None) }
 }
 
 /// The peer that sent a tunnel packet. `None` for who else may send such packets to this host.
@@ -196,6 +197,8 @@ struct Arrived {
     /// The outer TOS byte.
     tos: u8,
     wrapping: Wrapping,
+    /// Offset of the byte behind what the tunnel carries.
+    end: usize,
 }
 
 impl Arrived {
@@ -203,14 +206,13 @@ impl Arrived {
     fn judge<H: Carried>(
         self,
         skb: &Skb<'_>,
-        opened: &Opened,
         version: impl Fn(H) -> Inner,
     ) -> Result<Option<Incoming>, DropReason> {
-        let Self { sender, speaker, tos, wrapping } = self;
-        let inner: H = parse::inner_at(skb, L3 + wrapping.len, opened.end)?;
+        let Self { sender, speaker, tos, wrapping, end } = self;
+        let inner: H = parse::inner_at(skb, L3 + wrapping.len, end)?;
         let destination = match deliver::find::<H>(skb, sender.network, inner.dst()) {
             Ok(destination) => destination,
-            Err(reason) => return strange(opened, reason),
+            Err(reason) => return strange(wrapping.is_udp(), reason),
         };
         let tos = sender.may_send_ip(&inner, tos)?;
         if speaker != Mac::BROADCAST {

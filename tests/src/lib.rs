@@ -24,6 +24,7 @@ pub mod kernel_vtep;
 pub mod maps;
 pub mod netns;
 pub mod overlayd;
+pub mod ovs;
 pub mod process;
 pub mod scope;
 pub mod snapshot;

@@ -13,15 +13,12 @@ mod ovs_gre;
 mod proof;
 mod versions;
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use harness::Scope;
 use overlay_common::Encap;
 use serde::Serialize;
-
-/// How long what takes no time may take, on a machine with much to do.
-const SOON: Duration = Duration::from_secs(10);
 
 /// What joins the two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

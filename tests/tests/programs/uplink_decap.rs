@@ -29,15 +29,23 @@ pub(crate) fn record(peer: u32) -> Vec<u8> {
 }
 
 /// What XDP decides; where a packet goes on this host, and whether an skb can be shrunk, it does not.
-fn is_decided_here(reason: DropReason) -> bool {
-    !matches!(reason, DropReason::NotLocal | DropReason::InnerMulticast | DropReason::DecapFailed)
+fn is_decided_here(reason: DropReason, packet: &[u8]) -> bool {
+    match reason {
+        DropReason::NotLocal | DropReason::DecapFailed => false,
+        // A frame to many is no VTEP's, which is seen here; a packet to many is seen by its destination.
+        DropReason::InnerMulticast => {
+            let at = at::INNER_ETH + if packet[12..14] == IPV6.to_be_bytes() { 20 } else { 0 };
+            packet.get(at..at + 6).is_some_and(|mac| mac[0] & 1 != 0 && mac != [0xff; 6])
+        }
+        _ => true,
+    }
 }
 
 /// What must come of a row.
 fn expected(case: &Case) -> (u32, Vec<u8>, Vec<u8>) {
     let untouched = |verdict| (verdict, Vec::new(), case.packet.clone());
     let frame = match (case.drop, case.redirected()) {
-        (Some(reason), _) if is_decided_here(reason) => return untouched(DROP),
+        (Some(reason), _) if is_decided_here(reason, &case.packet) => return untouched(DROP),
         (None, None) => return untouched(PASS),
         (_, Some(frame)) => frame.to_vec(),
         (Some(_), None) => {
@@ -57,7 +65,7 @@ fn check(case: &Case, bed: &mut Bed) -> Result<(), String> {
         setup(&mut bed.maps);
     }
     let mut state = bed.state();
-    if let Some(reason) = case.drop.filter(|reason| is_decided_here(*reason)) {
+    if let Some(reason) = case.drop.filter(|reason| is_decided_here(*reason, &case.packet)) {
         state.drops[reason.number() as usize] += 1;
     }
     let (verdict, metadata, packet) = expected(case);

@@ -263,14 +263,14 @@ fn inner_frames_are_checked() {
     let other_vtep = |inner_eth_dst| Vxlan { inner_eth_dst, ..packet() };
     run_table(&[
         drops("another VTEP", &other_vtep([6, 0, 0, 0, 0, 1]), DropReason::InnerDestinationMac),
-        drops("multicast", &other_vtep([1, 0, 0x5e, 0, 0, 1]), DropReason::InnerDestinationMac),
+        drops("multicast", &other_vtep([1, 0, 0x5e, 0, 0, 1]), DropReason::InnerMulticast),
         drops("the container's MAC address", &other_vtep(CONTAINER_MAC), DropReason::InnerDestinationMac),
         drops(
             "a bit off our VTEP",
             &other_vtep([0x06, 0x11, 0x22, 0x33, 0x44, 0x54]),
             DropReason::InnerDestinationMac,
         ),
-        drops("ARP", &ethertype(ARP), DropReason::InnerProtocol),
+        case("ARP is the next program's", ethertype(ARP).bytes()),
         drops("IPv4 that says it is IPv6", &ethertype(IPV6), DropReason::InnerMalformed),
         drops("VLAN", &ethertype(0x8100), DropReason::InnerProtocol),
         drops("not version 4", &version_6, DropReason::InnerMalformed),

@@ -190,7 +190,7 @@ fn faults_have_their_names() {
         drops("another VNI", VXLAN + 4, &[0, 0, 9], DropReason::WrongVni),
         drops("flags", VXLAN, &[0x88], DropReason::VxlanFlags),
         drops("another VTEP", INNER_ETH, &[6, 0, 0, 0, 0, 1], DropReason::InnerDestinationMac),
-        drops("ARP", INNER_ETH + 12, &[8, 6], DropReason::InnerProtocol),
+        case("ARP is the next program's", patched(INNER_ETH + 12, &[8, 6])),
         drops("IPv6 that says it is IPv4", INNER_ETH + 12, &[8, 0], DropReason::InnerMalformed),
         drops("not version 6", INNER_ETH + 14, &[0x50], DropReason::InnerMalformed),
         drops("an inner length too long", INNER_ETH + 18, &[0, 65], DropReason::InnerMalformed),

@@ -14,12 +14,15 @@ use crate::{
         input::Input,
         seed::UPLINK,
     },
-    packet::{IPV4, IPV6, UDP},
+    packet::{ARP, IPV4, IPV6, UDP},
     world::{
         BROADCAST, GATEWAY_MAC, OVERLAY_NEIGHBOUR, PORT_NUMBER, PeerHost, TO_HOST_MARK, UPLINK_MAC, VTEP_MAC,
         dev,
     },
 };
+
+/// ARP, which is another program's.
+pub(in crate::fuzz) const ARP_INSIDE: &str = "there is ARP in it";
 
 /// The outer header of an IP packet for this host, by MAC and IP address.
 fn for_us(packet: &[u8]) -> Option<Header<'_>> {
@@ -66,6 +69,7 @@ pub(super) fn uplink(input: &Input) -> Judgement {
         return Passed("it is not for our port");
     }
     let inner = match accepted(packet, &outer) {
+        Err(ARP_INSIDE) => return Passed(ARP_INSIDE),
         Err(reason) => return Dropped(reason),
         Ok(inner) => inner,
     };
@@ -119,6 +123,9 @@ fn accepted<'a>(packet: &'a [u8], outer: &Header<'_>) -> Result<Header<'a>, &'st
         || ![VTEP_MAC, [0xff; 6]].iter().any(|mac| packet[inner_eth..].starts_with(mac))
     {
         return Err("it is for another VTEP");
+    }
+    if word(packet, inner_eth + 12) == usize::from(ARP) {
+        return Err(ARP_INSIDE);
     }
     let inner = Header::behind(word(packet, inner_eth + 12), &packet[inner_ip..]);
     let inner = inner.ok_or("there is no IP header in it")?;
