@@ -30,7 +30,7 @@ impl Daemon {
             .map(|event| IpAddr::from(event.ip))
             .collect();
         for ip in wanted {
-            if let (IpAddr::V4(ip), Some(tunnel)) = (ip, self.tunnel_to(ip.into())) {
+            if let (IpAddr::V4(ip), Some(tunnel)) = (ip, self.tunnel_to(ip)) {
                 self.ask(&tunnel, ip);
             }
         }
