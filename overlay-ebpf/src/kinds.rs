@@ -79,7 +79,9 @@ pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, DropReason> {
     let Some(ip) = to_this_host::<O>(skb) else { return Ok(None) };
-    let Some(opened) = open(skb, node, &ip)? else { return Ok(None) };
+    // What of VXLAN comes here is its device's, or ARP.
+    let opened = open(skb, node, &ip)?.filter(|opened| opened.encap != Encap::Vxlan);
+    let Some(opened) = opened else { return Ok(None) };
     let Some(peer) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(None) };
     let (mut l3, mut carries, mut speaker) = (opened.at, opened.carries, Mac::BROADCAST);
     if carries == ETHERTYPE_FRAME {
@@ -95,10 +97,6 @@ fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, Dro
         if peer.flags & peer_flag::LEARN != 0 {
             speaker = eth.src;
         }
-    }
-    // What else of VXLAN comes here is its device's.
-    if opened.encap == Encap::Vxlan {
-        return Ok(None);
     }
     skb.pull_all(l3 + mss::LEN);
     let arrived = Arrived {
@@ -174,7 +172,9 @@ fn strange(ours: bool, reason: DropReason) -> Result<Option<Incoming>, DropReaso
 fn sender(opened: &Opened, src: MapIp) -> Result<Option<&'static Peer>, DropReason> {
     if opened.network == Network::Vni {
         let vni = VniKey { bytes: opened.number.to_be_bytes() };
-        return maps::peer(PeerKey { vni, ip: src }).map(Some);
+        let peer = maps::peer(PeerKey { vni, ip: src });
+        // VXLAN's own program has refused whom it had to refuse.
+        return if opened.encap == Encap::Vxlan { Ok(peer.ok()) } else { peer.map(Some) };
     }
     Ok(maps::host(src).filter(|peer| agrees(peer, opened)))
 }

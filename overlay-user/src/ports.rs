@@ -59,9 +59,11 @@ impl Ports {
         let pinned: BTreeSet<(u32, String)> = pins.pinned_links()?.into_iter().collect();
         // Where nothing can be pinned, what is held is not to be put at risk.
         let nowhere = !pins.links().is_dir();
-        // Who comes first sees a packet first: what there is most of is not to pass the others.
+        // Who is attached last sees a packet first: what there is most of is not to pass the others.
         let mut in_order: Vec<&Attachment> = wanted.iter().collect();
-        in_order.sort_by_key(|attachment| program::TCX.iter().position(|name| *name == attachment.program));
+        let place =
+            |attachment: &&Attachment| program::TCX.iter().position(|name| *name == attachment.program);
+        in_order.sort_by_key(|attachment| std::cmp::Reverse(place(attachment)));
         for attachment in in_order {
             let is_pinned = pinned.contains(&(attachment.ifindex, attachment.program.to_owned()));
             if (is_pinned || nowhere) && self.attached.contains(attachment) {

@@ -1,5 +1,5 @@
-//! Open vSwitch on a host, with its datapath in userspace: that runs on any kernel. Otherwise as the how-tos have it, a
-//! bridge with a tunnel's port that docker0 is joined to.
+//! Open vSwitch on a host as the how-tos have it: a bridge with a tunnel's port that docker0 is joined to. Its datapath is
+//! in the kernel, where that has one, or in userspace, which runs on any.
 
 use std::{
     net::Ipv4Addr,
@@ -24,6 +24,15 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 /// How long what takes no time may take, on a machine with much to do.
 const SOON: Duration = Duration::from_secs(10);
+
+/// Where a bridge of the switch forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datapath {
+    /// In the kernel's module.
+    Kernel,
+    /// In the switch's own process, which needs the uplink for itself: [`Switch::take_uplink`].
+    Userspace,
+}
 
 /// The daemons of one host. Dropping it ends them.
 #[derive(Debug)]
@@ -98,8 +107,9 @@ impl Switch {
     ///
     /// # Errors
     /// There is no such bridge.
-    pub fn join(&self, ns: &Netns, bridge: &str) -> Result<()> {
-        self.vsctl(&format!("add-br {OVERLAY} -- set bridge {OVERLAY} datapath_type=netdev"))?;
+    pub fn join(&self, ns: &Netns, bridge: &str, datapath: Datapath) -> Result<()> {
+        let kind = if datapath == Datapath::Kernel { "system" } else { "netdev" };
+        self.vsctl(&format!("add-br {OVERLAY} -- set bridge {OVERLAY} datapath_type={kind}"))?;
         ns.ip_batch(&[format!("link set {OVERLAY} master {bridge} up")])
     }
 

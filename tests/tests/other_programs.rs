@@ -63,12 +63,14 @@ fn filter(foreign: &Foreign, topology: &Topology, number: usize, direction: Dire
     foreign.filter(&host.ns, UPLINK, direction, &pin).unwrap()
 }
 
-/// The programs on the uplink's ingress, in their turn; ours is 0.
+/// The programs on the uplink's ingress, in their turn; ours, which stand together, are 0.
 fn turns(host: &Host, foreign: &[&Foreign]) -> Vec<u32> {
     let known: Vec<u32> = foreign.iter().map(|foreign| foreign.id().unwrap()).collect();
     let here = |a: &tcx::Attachment| a.ifname == UPLINK && a.direction == Direction::Ingress;
     let all = tcx::attachments_in(&host.ns).unwrap().into_iter().filter(here);
-    all.map(|a| if known.contains(&a.program) { a.program } else { 0 }).collect()
+    let mut turns: Vec<u32> = all.map(|a| if known.contains(&a.program) { a.program } else { 0 }).collect();
+    turns.dedup_by(|later, earlier| *later == 0 && *earlier == 0);
+    turns
 }
 
 fn notes(host: &Host) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::{fs, net::IpAddr, net::Ipv4Addr, time::Duration};
 use harness::{
     Topology, Versions, eventually,
     host::{BRIDGE, UPLINK},
-    ovs::Switch,
+    ovs::{Datapath, Switch},
     topology::StoreKind,
     traffic::{Endpoint, Probe, iperf, ping, transfer},
 };
@@ -72,7 +72,7 @@ fn up(plan: Plan, first: First, kind: &str, entry: &str, options: &str) -> Bed {
     let (h1, h2) = (topology.h(1), topology.h(2));
     let switch = Switch::start(&h2.ns, topology.scope.dir().join("ovs")).unwrap();
     switch.take_uplink(&h2.ns, UPLINK, h2.ip).unwrap();
-    switch.join(&h2.ns, BRIDGE).unwrap();
+    switch.join(&h2.ns, BRIDGE, Datapath::Userspace).unwrap();
     switch.add_tunnel("tun1", kind, h1.ip, options).unwrap();
     if let First::Ovs = first {
         topology.start_overlayd(0).unwrap();
@@ -184,18 +184,18 @@ fn gre_with_a_key() {
 
 #[test]
 fn vxlan() {
-    everything(Plan::Apart, First::Ovs, "vxlan", "vni = 7\n", "options:key=7");
+    everything(Plan::Apart, First::Ovs, "vxlan", "vni = 7\nbridge = true\n", "options:key=7");
 }
 
 #[test]
 fn geneve() {
-    everything(Plan::Under, First::Overlayd, "geneve", "vni = 7\n", "options:key=7");
+    everything(Plan::Under, First::Overlayd, "geneve", "vni = 7\nbridge = true\n", "options:key=7");
 }
 
 /// The tunnel's kind changes on both hosts, one after the other; what runs goes on.
 #[test]
 fn from_gre_to_vxlan() {
-    let bed = up(Plan::Apart, First::Ovs, "gre", "vni = 7\n", "");
+    let bed = up(Plan::Apart, First::Ovs, "gre", "vni = 7\nbridge = true\n", "");
     bed.talks();
     let [here, there] = bed.ends();
     let probe = Probe::start(here, there, 100, Duration::from_secs(60)).unwrap();

@@ -145,7 +145,7 @@ fn a_malformed_key_or_value_is_one_warning_and_nothing_else() {
         ("10.8.0.1-24", r#"{"PublicIP":"172.16.199.99","BackendType":"vxlan"}"#),
         ("10.7.0.0-24", "{\"PublicIP\":"),
         ("10.6.0.0-24", r#"{"PublicIP":"172.16.199.999","BackendType":"vxlan"}"#),
-        ("10.5.0.0-24", r#"{"PublicIP":"172.16.199.99","BackendType":"ipip"}"#),
+        ("10.5.0.0-24", r#"{"PublicIP":"172.16.199.99","BackendType":"wireguard"}"#),
         // A key that was good keeps its last good state.
         ("10.9.0.0-24", "[]"),
     ];

@@ -4,7 +4,11 @@
 //! claim is made over it.
 
 use anyhow::{Context, Result, anyhow};
-use harness::{Scope, ovs::Switch, traffic::tap::Like};
+use harness::{
+    Scope,
+    ovs::{Datapath, Switch},
+    traffic::tap::Like,
+};
 
 use super::{
     Side, System, Wire,
@@ -57,7 +61,7 @@ pub(super) fn up(name: &'static str, scope: Scope, wire: Wire) -> Result<Box<dyn
 fn join(host: &Host, other: &Host, dir: std::path::PathBuf) -> Result<Switch> {
     let switch = Switch::start(&host.ns, dir)?;
     switch.take_uplink(&host.ns, UPLINK, host.ip)?;
-    switch.join(&host.ns, BRIDGE)?;
+    switch.join(&host.ns, BRIDGE, Datapath::Userspace)?;
     switch.add_tunnel(TUNNEL, "gre", other.ip, "")?;
     host.ns.ip(&format!("route add {} dev {BRIDGE}", other.subnet))?;
     // docker0 is where containers of both hosts are, and the gateway of neither to the other.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use overlay_common::{
-    DropReason, Encap,
+    DropReason, Encap, Kinds,
     addr::MapIp,
     map::{DecapState, Direction, EndpointSource, RouteSource, Traffic, Tunnel},
     vni::VniKey,
@@ -34,6 +34,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The MAC address of this host's VTEP.
     pub vtep_mac: String,
+    /// The kinds in which peers may send; VXLAN always is one.
+    pub takes: Vec<&'static str>,
     /// The network's VNI.
     pub vni: u32,
     /// The UDP port.
@@ -111,6 +113,7 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         pid: if alive { told.pid } else { 0 },
         uptime_seconds: if alive { now.saturating_sub(told.started) } else { 0 },
         vtep_mac: node.vtep_mac.to_string(),
+        takes: takes(Kinds::from_bits(node.kinds)),
         vni: node.vni.get(),
         port: node.port.get(),
         mtu: told.mtu,
@@ -130,6 +133,11 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         drops,
         notes: maps.notes()?,
     })
+}
+
+fn takes(kinds: Kinds) -> Vec<&'static str> {
+    let takes = |encap: &Encap| kinds.with(Encap::Vxlan).contains(*encap);
+    Encap::ALL.into_iter().filter(takes).map(Encap::name).collect()
 }
 
 /// One row of `overlayctl peers`.

@@ -70,8 +70,12 @@ pub fn status(status: &Status) -> String {
         (
             "Overlay",
             format!(
-                "vxlan vni {} udp/{} mtu {} vtep {}",
-                status.vni, status.port, status.mtu, status.vtep_mac
+                "{} vni {} udp/{} mtu {} vtep {}",
+                status.takes.join(", "),
+                status.vni,
+                status.port,
+                status.mtu,
+                status.vtep_mac
             ),
         ),
         ("Subnets", status.subnets.join(", ")),

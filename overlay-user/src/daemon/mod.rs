@@ -27,7 +27,7 @@ use aya::maps::{MapData, RingBuf};
 use overlay_common::{
     addr::MapIp,
     event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
-    map::StoreState,
+    map::{NeighbourKey, StoreState},
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -193,6 +193,8 @@ struct Daemon {
     netfilter: netfilter::Watch,
     hooks: hooks::Watch,
     notes: BTreeMap<notes::Source, Vec<String>>,
+    /// The gateways of bridges that are asked for.
+    asked: BTreeMap<NeighbourKey, neighbours::Asked>,
 }
 
 impl Daemon {

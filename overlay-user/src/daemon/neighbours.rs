@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -16,10 +17,32 @@ use overlay_common::{
     parse::L3,
     wire::{ArpPacket, EthHeader, IpHeader as _, Ipv4Header, Ipv6Header, UdpHeader, eth::ETHERTYPE_ARP},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Daemon;
 use crate::endpoints::monotonic_now;
+
+/// When somebody was asked for who has not answered, and how long to wait for the next time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    last: Option<Instant>,
+    wait: Duration,
+}
+
+/// The longest time between two requests to who does not answer.
+const LONGEST: Duration = Duration::from_secs(30);
+
+impl Asked {
+    fn is_due(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now.duration_since(last) >= self.wait)
+    }
+
+    /// Asked again now: the next time twice as long after.
+    fn again(&self, now: Instant) -> Self {
+        let wait = (self.wait * 2).clamp(Duration::from_millis(500), LONGEST);
+        Self { last: Some(now), wait }
+    }
+}
 
 impl Daemon {
     /// Asks for whom the programs want to know.
@@ -38,17 +61,24 @@ impl Daemon {
 
     /// Asks for who routes for each peer that is a bridge, until it has answered, and from time to time after: who is sent
     /// to is known before the first packet then.
-    pub(super) fn ask_for_gateways(&self) {
+    pub(super) fn ask_for_gateways(&mut self) {
         let Some(held) = self.reconciler.held() else { return };
-        let now = monotonic_now();
-        let mut asked = BTreeSet::new();
+        let now = Instant::now();
+        let (mut there, mut due) = (BTreeSet::new(), Vec::new());
         for tunnel in held.learning() {
-            let IpAddr::V4(gateway) = IpAddr::from(tunnel.gateway) else { continue };
             let key = NeighbourKey { peer: tunnel.peer, ip: tunnel.gateway };
             let known = self.maps.neighbour(key).ok().flatten().unwrap_or_default();
-            if known.is_wanted(now) && asked.insert(key) {
+            let asked = self.asked.get(&key).copied().unwrap_or_default();
+            if there.insert(key) && known.is_wanted(monotonic_now()) && asked.is_due(now) {
+                due.push((key, tunnel, asked.again(now)));
+            }
+        }
+        self.asked.retain(|key, _| there.contains(key));
+        for (key, tunnel, asked) in due {
+            if let IpAddr::V4(gateway) = IpAddr::from(tunnel.gateway) {
                 self.ask(&tunnel, gateway);
             }
+            self.asked.insert(key, asked);
         }
     }
 
@@ -66,7 +96,8 @@ impl Daemon {
         let peer = IpAddr::from(tunnel.remote);
         match send(tunnel, mac, &request) {
             Ok(()) => debug!(%peer, %target, "asked by ARP"),
-            Err(error) => warn!("cannot ask for {target} behind peer {peer} by ARP: {error}"),
+            // Where the peer is not there, that is said elsewhere.
+            Err(error) => debug!("cannot ask for {target} behind peer {peer} by ARP: {error}"),
         }
     }
 }
@@ -103,4 +134,22 @@ fn send(tunnel: &Tunnel, src: Mac, arp: &ArpPacket) -> std::io::Result<()> {
 fn bind(socket: &UdpSocket, local: IpAddr) -> std::io::Result<()> {
     let address = nix::sys::socket::SockaddrStorage::from(SocketAddr::new(local, 0));
     Ok(nix::sys::socket::bind(socket.as_raw_fd(), &address)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_answer_is_asked_less_and_less() {
+        let start = Instant::now();
+        let (mut asked, mut waits) = (Asked::default(), Vec::new());
+        assert!(asked.is_due(start));
+        for _ in 0..9 {
+            asked = asked.again(start);
+            assert!(!asked.is_due(start) && asked.is_due(start + asked.wait));
+            waits.push(asked.wait.as_millis());
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+    }
 }

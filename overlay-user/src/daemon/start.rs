@@ -351,6 +351,7 @@ impl Parts {
             netfilter: netfilter::Watch::default(),
             hooks: hooks::Watch::default(),
             notes: BTreeMap::new(),
+            asked: BTreeMap::new(),
         };
         daemon.first_round().await;
         Ok(daemon)

@@ -77,6 +77,7 @@ fn record() -> impl Strategy<Value = PeerSubnet> {
             vni: vni.and_then(|vni| Vni::new(vni).ok()),
             port,
             gre_key: None,
+            bridge: None,
             vtep_mac: mac.map(|mac| Mac([2, 0, 0, 0, 0, mac])),
             zero_checksum: true,
         }

@@ -39,6 +39,9 @@ pub struct PeerSubnet {
     pub gre_key: Option<u32>,
     /// The MAC address of its VTEP; broadcast is sent where it is not known.
     pub vtep_mac: Option<Mac>,
+    /// Whether frames go to a bridge there, and so to its neighbours' own MAC addresses; where nobody says, those of GRE
+    /// without a VTEP do.
+    pub bridge: Option<bool>,
     /// Whether the host takes tunnel packets over IPv6 whose UDP checksum is zero (RFC 6935). Linux's vxlan
     /// device does not, unless it was told to.
     pub zero_checksum: bool,

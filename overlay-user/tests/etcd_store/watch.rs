@@ -40,7 +40,7 @@ async fn malformed_keys_and_values_are_one_warning_each() {
     assert_eq!(first, ["10.8.0.0/24=192.0.2.8"]);
     etcd.put("subnets/10.9.0.0-24", r#"{"PublicIP":"kaput","BackendType":"vxlan"}"#).await;
     etcd.put("subnets/10.8.0.0-24", "{").await;
-    etcd.put("subnets/10.7.0.0-24", r#"{"PublicIP":"192.0.2.7","BackendType":"ipip"}"#).await;
+    etcd.put("subnets/10.7.0.0-24", r#"{"PublicIP":"192.0.2.7","BackendType":"wireguard"}"#).await;
     etcd.put_peer("10.6.0.0-24", "192.0.2.6").await;
     assert_eq!(watch.change().await, "10.6.0.0/24=192.0.2.6", "the others go on");
     let port = etcd.port();
@@ -51,7 +51,7 @@ async fn malformed_keys_and_values_are_one_warning_each() {
         ("/overlayd/network/subnets/banana", "names no subnet"),
         ("/overlayd/network/subnets/10.9.0.0-24", "PublicIP \"kaput\""),
         ("/overlayd/network/subnets/10.8.0.0-24", "10.8.0.0/24 at 192.0.2.8, stays in force"),
-        ("/overlayd/network/subnets/10.7.0.0-24", "BackendType is \"ipip\""),
+        ("/overlayd/network/subnets/10.7.0.0-24", "BackendType is \"wireguard\""),
     ] {
         let warnings = log.warnings(key);
         assert!(warnings.len() == 1 && warnings[0].contains(says), "{key}: {warnings:?}");

@@ -265,6 +265,7 @@ fn geneve_is_judged_like_vxlan() {
         Case::new("not taken", UPLINK_KINDS, dev::UPLINK, came(&A, &geneve(A.vni, 0, &[], &frame(VTEP_MAC))))
             .with(|maps| maps.put_node(node(Kinds::default().with(Encap::Gre))).unwrap()),
         row("VXLAN is the other program's", from_peer(&A, ip.bytes()).bytes()),
+        row("from whomever", from_peer(&PeerHost { underlay: [10, 0, 0, 9], ..A }, ip.bytes()).bytes()),
     ]);
 }
 

@@ -116,6 +116,10 @@ fn who_asks_for_our_addresses_is_answered() {
         row("from ours", in_gre(&asks(CONTAINER, GATEWAY))).drops(DropReason::InnerSource),
         row("cut off", in_gre(&asks(BRIDGE, GATEWAY)[..40])).drops(DropReason::InnerMalformed),
         row("no ARP", in_gre(&eth(VTEP_MAC, BRIDGE_MAC, IPV4, &Ipv4::udp(A.container, CONTAINER).bytes()))),
+        Case::new("in VXLAN from no peer: another owner of the port may know it", UPLINK_ARP, dev::UPLINK, {
+            came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, UDP, in_vxlan(&asks(BRIDGE, GATEWAY)).1)
+        })
+        .with(bridge),
         Case::new("from no peer", UPLINK_ARP, dev::UPLINK, {
             came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, GRE, in_gre(&asks(BRIDGE, GATEWAY)).1)
         })

@@ -1,4 +1,5 @@
-//! The tests that depend on the kernel, in a guest: the programs' own, two hosts end to end, and uplinks of all kinds.
+//! The tests that depend on the kernel, in a guest: the programs' own, two hosts end to end, uplinks of all kinds, and the
+//! kernel's tunnel devices as peers.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::{
 use crate::command;
 
 /// The test binaries of the harness's crate.
-const BINARIES: [&str; 3] = ["programs", "smoke", "uplinks"];
+const BINARIES: [&str; 4] = ["programs", "smoke", "uplinks", "kinds_kernel"];
 
 /// Kinds of uplink that every kernel here has: their tests run or fail.
 const UPLINKS: [&str; 4] = ["vlan", "bond", "wireguard", "tun"];
@@ -92,6 +93,7 @@ fn guest(
     let variables = [
         ("OVERLAYD_TEST_UPLINKS", uplinks.collect::<Vec<_>>().join(",")),
         ("OVERLAYD_BIN_DIR", target.join("release").display().to_string()),
+        ("OVERLAYD_TEST_DEVICES", "all".to_owned()),
         ("OVERLAYD_FUZZ_PACKETS", FUZZ_PACKETS.to_string()),
         ("OVERLAYD_TEST_PATIENCE", PATIENCE.to_string()),
     ];

@@ -143,10 +143,11 @@ fn port(local: &Local, record: &PeerSubnet, encap: Encap) -> Option<u16> {
     Some(record.port.filter(|_| encap == record.encap || encap == Encap::Vxlan).unwrap_or(usual))
 }
 
-/// Whether the neighbours behind a peer are to be learned: frames go to it, and nobody told of a VTEP to which they go.
-/// IPv6's neighbours are not asked for.
+/// Whether the neighbours behind a peer are to be learned: frames go to a bridge there, and nobody told of a VTEP. IPv6's
+/// neighbours are not asked for.
 pub(super) fn learns(record: &PeerSubnet, encap: Encap) -> bool {
-    record.vtep_mac.is_none() && encap.carries_frames() && matches!(record.subnet, IpNet::V4(_))
+    let bridge = record.bridge.unwrap_or(encap == Encap::Gre) && record.vtep_mac.is_none();
+    bridge && encap.carries_frames() && matches!(record.subnet, IpNet::V4(_))
 }
 
 /// Where bridges of containers are in their subnet, unless somebody says otherwise: at its first address.

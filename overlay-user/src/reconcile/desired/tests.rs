@@ -18,6 +18,7 @@ fn at(subnet: &str, host: Underlay) -> (IpNet, PeerSubnet) {
         vni: None,
         port: None,
         gre_key: None,
+        bridge: None,
         vtep_mac: None,
         zero_checksum: true,
     };
@@ -203,13 +204,51 @@ fn the_outer_version_is_the_inner_one_where_both_ends_have_it() {
     }
 }
 
+/// Frames to who has not said where they go are for its neighbours, of whom ARP tells.
+#[test]
+fn the_neighbours_of_bridges_are_learned() {
+    let (subnet, peer) = record("172.27.0.0/16", [172, 16, 199, 27]);
+    let of = |encap, vtep_mac, bridge| {
+        let record = PeerSubnet { encap, vtep_mac, bridge, gre_key: Some(7), ..peer.clone() };
+        fold_all(&[(subnet, record)]).0.subnets[&subnet].tunnel
+    };
+    let mac = Some(Mac([2, 0, 0, 0, 0, 9]));
+    let learns = |tunnel: Tunnel| tunnel.flags & tunnel_flag::LEARN != 0;
+    for (encap, len, mtu, port) in
+        [(Encap::Vxlan, 64, 1450, 4789), (Encap::Geneve, 64, 1450, 6081), (Encap::Gre, 56, 1458, 0)]
+    {
+        let open = of(encap, None, Some(true));
+        assert!(learns(open) && !learns(of(encap, mac, Some(true))), "{encap}");
+        assert_eq!(learns(of(encap, None, None)), encap == Encap::Gre);
+        assert!(!learns(of(encap, None, Some(false))), "{encap}");
+        assert_eq!(IpAddr::from(open.gateway), IpAddr::from([172, 27, 0, 1]));
+        assert_eq!((open.template_len, open.mtu, open.port.get()), (len, mtu, port), "{encap}");
+    }
+    for (encap, len, mtu) in [(Encap::GreL3, 42, 1472), (Encap::Ipip, 34, 1480), (Encap::Direct, 14, 1500)] {
+        let tunnel = of(encap, None, Some(true));
+        assert!(!learns(tunnel), "{encap}");
+        assert_eq!((tunnel.template_len, tunnel.mtu, tunnel.port.get()), (len, mtu, 0), "{encap}");
+    }
+}
+
+/// A record's port is that of the kind that it names.
+#[test]
+fn a_port_goes_with_its_kind() {
+    let (subnet, peer) = record("172.27.0.0/16", [172, 16, 199, 27]);
+    let port = |encap| {
+        let record = PeerSubnet { encap, port: Some(7777), ..peer.clone() };
+        fold_all(&[(subnet, record)]).0.subnets[&subnet].tunnel.port.get()
+    };
+    assert_eq!([Encap::Vxlan, Encap::Geneve, Encap::Gre].map(port), [7777, 7777, 0]);
+}
+
 #[test]
 fn checksums_are_for_those_who_ask_for_them_over_ipv6() {
     let local = dual(host(Some(17), Some(0x17)));
     let flags = |subnet, host, zero_checksum| {
         let (subnet, record) = at(subnet, host);
         let (desired, _) = fold_on(&local, &[(subnet, PeerSubnet { zero_checksum, ..record })]);
-        desired.subnets[&subnet].tunnel.flags
+        desired.subnets[&subnet].tunnel.flags & tunnel_flag::UDP_CHECKSUM
     };
     let v6 = host(None, Some(0x27));
     assert_eq!(flags("fd00:27::/64", v6, false), tunnel_flag::UDP_CHECKSUM);

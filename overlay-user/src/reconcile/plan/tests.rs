@@ -51,6 +51,7 @@ fn records() -> impl Strategy<Value = BTreeMap<IpNet, PeerSubnet>> {
                 vni: Vni::new(vni).ok(),
                 port: Some(port),
                 gre_key: None,
+                bridge: None,
                 vtep_mac: None,
                 zero_checksum: outer_v6,
             };
@@ -235,6 +236,7 @@ fn peer(vni: Option<Vni>) -> (IpNet, PeerSubnet) {
             vni,
             port: None,
             gre_key: None,
+            bridge: None,
             vtep_mac: None,
             zero_checksum: false,
         },
@@ -268,7 +270,7 @@ fn a_peer_may_send_with_its_own_vni_and_with_ours() {
         .filter(|(_, peer)| peer.network == local().vni.key())
         .map(|(key, _)| key.vni.get())
         .collect();
-    assert_eq!(believed, [local().vni.get(), 42].into());
+    assert_eq!(believed, [0, local().vni.get(), 42].into(), "and without any, in tunnels that have none");
 }
 
 #[test]

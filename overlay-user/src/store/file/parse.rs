@@ -32,6 +32,7 @@ struct Row {
     port: Option<Spanned<i64>>,
     vtep_mac: Option<Spanned<String>>,
     gre_key: Option<Spanned<i64>>,
+    bridge: Option<bool>,
     encap: Option<Spanned<String>>,
     #[serde(default)]
     zero_checksum: bool,
@@ -69,7 +70,7 @@ impl Row {
             address::subnet(net).map(|()| net)
         })?;
         let host = self.host(text, subnet)?;
-        let Self { vni, port, vtep_mac, gre_key, encap, zero_checksum, .. } = self;
+        let Self { vni, port, vtep_mac, gre_key, bridge, encap, zero_checksum, .. } = self;
         let vni = optional(text, "vni", vni.as_ref(), |value| {
             u32::try_from(*value)
                 .ok()
@@ -90,7 +91,7 @@ impl Row {
             value.parse::<Encap>().map_err(|error| format!("{value:?} is {error}"))
         })?;
         let (vtep_mac, encap) = (vtep_mac.flatten(), encap.unwrap_or_default());
-        Ok(PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, zero_checksum })
+        Ok(PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum })
     }
 
     fn host(&self, text: &str, subnet: IpNet) -> Result<Underlay, String> {

@@ -56,8 +56,9 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
     let v4 = Backend::read(&lease, "BackendData")?.unwrap_or_default();
     let v6 = Backend::read(&lease, "BackendV6Data")?.unwrap_or(v4);
     let peer = |subnet| {
-        let Backend { vni, port, gre_key, vtep_mac } = if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
-        PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, zero_checksum }
+        let Backend { vni, port, gre_key, vtep_mac, bridge } =
+            if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
+        PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
     };
     Ok(Lease::Peer(subnets.each().map(peer).collect()))
 }
@@ -90,6 +91,7 @@ struct Backend {
     port: Option<u16>,
     gre_key: Option<u32>,
     vtep_mac: Option<Mac>,
+    bridge: Option<bool>,
 }
 
 impl Backend {
@@ -101,7 +103,8 @@ impl Backend {
         };
         let (vni, port) = (vni(data, &format!("{name}.VNI"))?, port(data, &format!("{name}.Port"))?);
         let gre_key = number(data, &format!("{name}.GREKey"))?;
-        Ok(Some(Self { vni, port, gre_key, vtep_mac }))
+        let bridge = flag(data, &format!("{name}.Bridge"))?;
+        Ok(Some(Self { vni, port, gre_key, vtep_mac, bridge }))
     }
 }
 

@@ -41,6 +41,7 @@ fn a_value_that_flannel_wrote() {
         vni: Vni::new(7).ok(),
         port: None,
         gre_key: None,
+        bridge: None,
         vtep_mac: Some(MAC),
         zero_checksum: false,
     };
@@ -162,8 +163,28 @@ fn names_in_any_case_and_unknown_fields() {
 }
 
 #[test]
+fn every_kind_is_read_with_its_key() {
+    for (kind, encap) in [
+        ("vxlan", Encap::Vxlan),
+        ("host-gw", Encap::Direct),
+        ("geneve", Encap::Geneve),
+        ("gre", Encap::Gre),
+        ("gre-l3", Encap::GreL3),
+        ("ipip", Encap::Ipip),
+    ] {
+        let value = format!(
+            r#"{{"PublicIP":"192.0.2.7","BackendType":"{kind}","BackendData":{{"GREKey":4294967295}}}}"#
+        );
+        let peer = peer("10.9.0.0-24", &value);
+        assert_eq!((peer.encap, peer.gre_key), (encap, Some(u32::MAX)));
+    }
+    let value = r#"{"PublicIP":"192.0.2.7","BackendType":"gre","BackendData":{"GREKey":4294967296}}"#;
+    assert!(parse_lease("10.9.0.0-24", value.as_bytes()).unwrap_err().contains("BackendData.GREKey"));
+}
+
+#[test]
 fn other_backends_are_ignored_by_name() {
-    for value in [r#"{"PublicIP":"192.0.2.7","BackendType":"ipip"}"#, r#"{"PublicIP":"192.0.2.7"}"#] {
+    for value in [r#"{"PublicIP":"192.0.2.7","BackendType":"wireguard"}"#, r#"{"PublicIP":"192.0.2.7"}"#] {
         let Ok(Lease::Ignored(why)) = parse_lease("10.9.0.0-24", value.as_bytes()) else { panic!("{value}") };
         assert!(why.contains("BackendType"), "{why}");
     }
@@ -296,7 +317,7 @@ fn configurations() {
         (r#"{"IPv6Network":"10.5.0.0/16"}"#, "IPv6Network \"10.5.0.0/16\" is no subnet"),
         (r#"{"IPv6Network":"::/0"}"#, "IPv6Network \"::/0\" would take every address"),
         (r#"{"IPv6Network":"ff00::/16","EnableIPv6":true}"#, "multicast"),
-        (r#"{"Backend":{"Type":"ipip"}}"#, "Backend.Type \"ipip\""),
+        (r#"{"Backend":{"Type":"wireguard"}}"#, "Backend.Type \"wireguard\""),
         (r#"{"Backend":{"VNI":"1"}}"#, "Backend.VNI is \"1\""),
         (r#"{"Backend":{"Port":70000}}"#, "Backend.Port is 70000"),
         (r#"{"Backend":"vxlan"}"#, "Backend is \"vxlan\""),

@@ -58,7 +58,7 @@ fn another_backend_is_no_peer_any_more() {
     let warnings = Warnings::default();
     let mut fold = Fold::new(&warnings);
     fold.apply([put("10.9.0.0-24", 1, value(7))]);
-    let other = r#"{"PublicIP":"192.0.2.7","BackendType":"ipip"}"#;
+    let other = r#"{"PublicIP":"192.0.2.7","BackendType":"wireguard"}"#;
     assert_eq!(fold.apply([put("10.9.0.0-24", 1, other)]), [gone("10.9.0.0/24")]);
 }
 
