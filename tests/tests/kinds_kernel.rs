@@ -57,7 +57,7 @@ const BOTH: &[bool] = &[false, true];
 const DEVICES: [Device; 12] = [
     Device { name: "gretap", link: "type gretap ttl 64", encap: "gre", entry: "", at: At::Bridge, outer_v6: false, inner: V4, filter: "ip proto 47", shell: (34, 4) },
     Device { name: "gretap_with_a_key", link: "type gretap ttl 64 key 7", encap: "gre", entry: "gre_key = 7\n", at: At::Bridge, outer_v6: false, inner: V4, filter: "ip proto 47", shell: (34, 8) },
-    Device { name: "geneve", link: "type geneve id 7 ttl 64", encap: "geneve", entry: "vni = 7\nbridge = true\n", at: At::Bridge, outer_v6: false, inner: V4, filter: "udp port 6081", shell: (42, 8) },
+    Device { name: "geneve", link: "type geneve id 7 ttl 64 df set", encap: "geneve", entry: "vni = 7\nbridge = true\n", at: At::Bridge, outer_v6: false, inner: V4, filter: "udp port 6081", shell: (42, 8) },
     Device { name: "gre", link: "type gre ttl 64", encap: "gre-l3", entry: "", at: At::Route, outer_v6: false, inner: BOTH, filter: "ip proto 47", shell: (34, 4) },
     Device { name: "ipip", link: "type ipip ttl 64", encap: "ipip", entry: "", at: At::Route, outer_v6: false, inner: V4, filter: "ip proto 4", shell: (34, 0) },
     Device { name: "sit", link: "type sit ttl 64", encap: "ipip", entry: "", at: At::Route, outer_v6: false, inner: V6, filter: "ip proto 41", shell: (34, 0) },
@@ -215,8 +215,8 @@ fn same_bytes(device: &Device, ours: IpAddr, frames: &[Vec<u8>]) {
     }
     let head = |frame: &[u8]| {
         let ip = if device.outer_v6 {
-            // Version, class and flow; next header and hop limit.
-            [&frame[14..18], &frame[20..22]].concat()
+            // Version and class, without the flow label, which the kernel makes of a hash; next header and hop limit.
+            [&[frame[14], frame[15] & 0xf0], &frame[20..22]].concat()
         } else {
             // Version, length and TOS; DF; TTL and protocol.
             [&frame[14..16], &[frame[20] & 0x40], &frame[22..24]].concat()
