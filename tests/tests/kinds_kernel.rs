@@ -16,6 +16,7 @@ use harness::{
     traffic::{Endpoint, ping, transfer},
 };
 use libtest_mimic::{Arguments, Trial};
+use overlay_bed::bed::has_decap_across;
 
 const SOON: Duration = Duration::from_secs(20);
 const BYTES: usize = 1 << 20;
@@ -73,14 +74,19 @@ fn main() {
     let arguments = Arguments::from_args();
     let all = std::env::var("OVERLAYD_TEST_DEVICES").is_ok_and(|value| value == "all");
     let lacking = if arguments.list { Vec::new() } else { lacking() };
-    let trials = DEVICES.iter().map(|device| {
+    let across = has_decap_across();
+    let trials = DEVICES.iter().map(move |device| {
         let trial = Trial::test(format!("{}_is_a_peer", device.name), move || {
-            is_a_peer(device);
+            is_a_peer(device, across);
             Ok(())
         });
-        let why = lacking.iter().find(|(name, _)| *name == device.name).filter(|_| !all);
+        let lacks = lacking.iter().find(|(name, _)| *name == device.name).filter(|_| !all);
+        // Linux can since 6.3, and no device of ours does it in these kinds.
+        let mixed = "this kernel cannot strip one version of IP from around the other";
+        let only_mixed = device.inner.iter().all(|inner| *inner != device.outer_v6) && !across;
+        let why = lacks.map(|(_, why)| why.as_str()).or_else(|| only_mixed.then_some(mixed));
         match why {
-            Some((_, why)) => trial.with_kind(format!("skipped: {why}")).with_ignored_flag(true),
+            Some(why) => trial.with_kind(format!("skipped: {why}")).with_ignored_flag(true),
             None => trial,
         }
     });
@@ -174,13 +180,13 @@ fn join(device: &Device, ns: &Netns, h1: &Host, h2: &Host, dir: &Path) -> Option
     None
 }
 
-fn is_a_peer(device: &Device) {
+fn is_a_peer(device: &Device, across: bool) {
     let (topology, _switch) = up(device);
     let (h1, h2) = (topology.h(1), topology.h(2));
     let inside = |host: &Host, v6: bool| -> IpAddr {
         if v6 { host.c(1).ip_v6.unwrap().into() } else { host.c(1).ip.into() }
     };
-    for &v6 in device.inner {
+    for &v6 in device.inner.iter().filter(|inner| across || **inner == device.outer_v6) {
         let [here, there] = [h1, h2].map(|host| Endpoint { ns: &host.c(1).ns, ip: inside(host, v6) });
         let answers = || ping(here.ns, there.ip, 1).is_ok_and(|ping| ping.clean());
         eventually("a container behind the device answers", SOON, answers).unwrap();

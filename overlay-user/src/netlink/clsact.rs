@@ -18,6 +18,7 @@ use nix::{
         time::{TimeVal, TimeValLike},
     },
 };
+use overlay_common::map::program;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::{
@@ -37,8 +38,8 @@ const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const CLSACT_PARENT: u32 = 0xffff_fff1;
 const ETH_P_ALL: u16 = 3;
 
-/// Marks our filters; the kernel gives out small ones by itself. With a handle of its own, a filter shares a
-/// priority with those of others, and the last one to come runs first.
+/// Marks our filters, each program's plus its place among them; the kernel gives out small ones by itself. With a handle of
+/// its own, a filter shares a priority with others, ours too, and the last one to come runs first.
 const HANDLE: u32 = u32::from_be_bytes(*b"ovld");
 /// The first place of all; where a filter of another kind or protocol has it, the next ones are tried.
 const PRIORITIES: std::ops::RangeInclusive<u16> = 1..=16;
@@ -57,8 +58,14 @@ pub struct ClsactFilter {
 impl ClsactFilter {
     /// True for a filter that [`Filters::put`] made under this name.
     pub fn is_ours(&self, name: &str) -> bool {
-        self.handle == HANDLE && self.filter.name.as_deref() == Some(name)
+        self.handle == handle_of(name) && self.filter.name.as_deref() == Some(name)
     }
+}
+
+/// The handle of a program's filter.
+fn handle_of(name: &str) -> u32 {
+    let place = program::ALL.iter().position(|known| *known == name);
+    HANDLE + place.map_or(0, |place| place as u32)
 }
 
 /// Requests about filters.
@@ -121,7 +128,7 @@ impl Filters {
         let mut result = Err(Cause::Unexpected);
         for priority in present.map_or(PRIORITIES, |filter| filter.filter.pref..=filter.filter.pref) {
             let mut request = TrafficMessage::new(RTM_NEWTFILTER, ifindex, hook.parent());
-            request.place(priority);
+            request.place(priority, name);
             request.program(name, program);
             result = self.exchange(request, NLM_F_ACK | NLM_F_CREATE).map(drop);
             // What is there is of another kind or protocol.
@@ -139,7 +146,7 @@ impl Filters {
     pub fn remove(&self, ifindex: u32, hook: Hook, name: &str) -> Result<(), NetlinkError> {
         for filter in self.list(ifindex, hook)?.iter().filter(|filter| filter.is_ours(name)) {
             let mut request = TrafficMessage::new(RTM_DELTFILTER, ifindex, hook.parent());
-            request.place(filter.filter.pref);
+            request.place(filter.filter.pref, name);
             let result = self.exchange(request, NLM_F_ACK);
             gone_is_fine(result).map_err(|cause| {
                 NetlinkError::new(format!("remove filter {name} from device {ifindex}"), cause)
@@ -231,8 +238,8 @@ impl TrafficMessage {
     }
 
     /// Our filter's place at a priority: for packets of every protocol.
-    fn place(&mut self, priority: u16) {
-        self.handle = HANDLE;
+    fn place(&mut self, priority: u16, name: &str) {
+        self.handle = handle_of(name);
         self.info = u32::from(priority) << 16 | u32::from(ETH_P_ALL.to_be());
     }
 
@@ -263,7 +270,7 @@ mod tests {
     fn filter() -> (TrafficMessage, Vec<u8>) {
         let file = std::fs::File::open("/dev/null").unwrap();
         let mut message = TrafficMessage::new(RTM_NEWTFILTER, 9, Hook::Egress.parent());
-        message.place(1);
+        message.place(1, "name");
         message.program("name", file.as_fd());
         let mut bytes = vec![0xff; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -285,6 +292,13 @@ mod tests {
             &[9, 0, 7, 0, b'n', b'a', b'm', b'e', 0, 0, 0, 0, 8, 0, 8, 0, 1, 0, 0, 0],
         ];
         assert_eq!(bytes, expected.concat());
+    }
+
+    /// One that had another's handle would take its place.
+    #[test]
+    fn each_program_has_a_handle_of_its_own() {
+        let handles: std::collections::BTreeSet<u32> = program::ALL.map(handle_of).into();
+        assert_eq!(handles.len(), program::ALL.len());
     }
 
     #[test]
