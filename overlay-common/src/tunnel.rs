@@ -85,7 +85,7 @@ pub fn may_follow<O: IpHeader>(ip: &O) -> bool {
 /// `None` for what is no tunnel's.
 ///
 /// # Errors
-/// [`DropReason::OuterMalformed`] for lengths that contradict each other, [`DropReason::TunnelHeader`] for a Geneve
+/// [`DropReason::OuterMalformed`] for lengths that contradict each other on a port of ours, [`DropReason::TunnelHeader`] for a Geneve
 /// header that asks for more than to be skipped.
 #[inline(always)]
 pub fn open<P: Packet + ?Sized, O: IpHeader>(
@@ -114,7 +114,8 @@ pub fn open<P: Packet + ?Sized, O: IpHeader>(
     let end = start + ip.packet_len();
     opened.end = if opened.end == 0 { end } else { opened.end };
     if end > packet.len() || opened.end > end || opened.at > opened.end {
-        return Err(DropReason::OuterMalformed);
+        // Whose it is without a port, nobody has asked yet.
+        return if opened.is_udp() { Err(DropReason::OuterMalformed) } else { Ok(None) };
     }
     Ok(Some(opened))
 }

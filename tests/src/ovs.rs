@@ -52,17 +52,22 @@ pub fn missing() -> Option<&'static str> {
 }
 
 impl Switch {
-    /// Starts the daemons in a namespace, with all their files in a directory of their own.
+    /// Starts the daemons in a namespace, with all their files in a directory of their own; where a CPU is given, on that
+    /// alone, their threads to come too.
     ///
     /// # Errors
     /// One of them does not start; the error holds the end of its log.
-    pub fn start(ns: &Netns, dir: PathBuf) -> Result<Self> {
+    pub fn start(ns: &Netns, dir: PathBuf, cpu: Option<usize>) -> Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let file = |name: &str| dir.join(name).display().to_string();
         let (database, socket) = (file("conf.db"), file("db.sock"));
         Cmd::new("ovsdb-tool").args(["create", &database, SCHEMA]).check()?;
         let daemon = |program: &str, args: &[&str]| {
-            let cmd = ns.cmd(program).args(args).args(["--no-chdir", "-vconsole:warn", "-vsyslog:off"]);
+            let cmd = match cpu {
+                Some(cpu) => ns.cmd("taskset").args(["-c", &cpu.to_string(), program]),
+                None => ns.cmd(program),
+            };
+            let cmd = cmd.args(args).args(["--no-chdir", "-vconsole:warn", "-vsyslog:off"]);
             let cmd = cmd.arg(format!("--unixctl={}", file(&format!("{program}.ctl"))));
             cmd.env("OVS_RUNDIR", &dir.display().to_string()).spawn(&dir.join(format!("{program}.log")))
         };

@@ -150,7 +150,7 @@ fn up(device: &Device) -> (Topology, Option<Switch>) {
 fn join(device: &Device, ns: &Netns, h1: &Host, h2: &Host, dir: &Path) -> Option<Switch> {
     if device.at == At::Switch {
         Cmd::new("modprobe").arg("openvswitch").check().unwrap();
-        let switch = Switch::start(ns, dir.to_owned()).unwrap();
+        let switch = Switch::start(ns, dir.to_owned(), None).unwrap();
         switch.join(ns, BRIDGE, Datapath::Kernel).unwrap();
         let key = if device.link == "gre" { "" } else { "options:key=7" };
         switch.add_tunnel("tun1", device.link, h1.ip, key).unwrap();

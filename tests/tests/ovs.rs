@@ -70,7 +70,7 @@ fn up(plan: Plan, first: First, kind: &str, entry: &str, options: &str) -> Bed {
         topology.start_overlayd(0).unwrap();
     }
     let (h1, h2) = (topology.h(1), topology.h(2));
-    let switch = Switch::start(&h2.ns, topology.scope.dir().join("ovs")).unwrap();
+    let switch = Switch::start(&h2.ns, topology.scope.dir().join("ovs"), None).unwrap();
     switch.take_uplink(&h2.ns, UPLINK, h2.ip).unwrap();
     switch.join(&h2.ns, BRIDGE, Datapath::Userspace).unwrap();
     switch.add_tunnel("tun1", kind, h1.ip, options).unwrap();

@@ -104,8 +104,8 @@ fn kill_9_loses_and_repeats_nothing() {
 fn a_restart_adopts_the_links_and_replaces_the_programs() {
     let mut topology = two_hosts().unwrap();
     let (before, placed) = (attachments(topology.h(1)), places(topology.h(1)));
-    // The uplink, docker0 both ways, the container's port, and the tunnel device.
-    assert_eq!(before.len(), 5, "{before:?}");
+    // The uplink thrice, docker0 both ways, the container's port, and the tunnel device.
+    assert_eq!(before.len(), 7, "{before:?}");
     restart(topology.h_mut(1));
     let after = attachments(topology.h(1));
     assert_eq!(places(topology.h(1)), placed);

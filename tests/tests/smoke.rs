@@ -119,16 +119,16 @@ fn the_host_and_neighbours_on_one_bridge_are_reached() {
 }
 
 #[test]
-fn a_restart_loses_nothing_and_leaves_one_program_on_each_hook() {
+fn a_restart_loses_nothing_and_leaves_as_many_programs_as_before() {
     let mut topology = two_hosts();
     warm_up(&topology);
-    // The uplink, docker0 both ways, the ports of two containers, and the tunnel device.
+    // The uplink thrice, docker0 both ways, the ports of two containers, and the tunnel device.
     let before = topology.hosts.iter().map(|host| attached(host).unwrap()).collect::<Vec<_>>();
-    assert_eq!(before, [6, 6], "{}", clsact(&topology.h(1).ns).unwrap());
+    assert_eq!(before, [8, 8], "{}", clsact(&topology.h(1).ns).unwrap());
     for host in &topology.hosts {
         // Which of the two it is, is asked of the kernel; all are of one kind, and status tells of the lesser one.
         let over_tcx = tcx::attachments_in(&host.ns).unwrap().len();
-        assert_eq!((over_tcx, says_no_tcx(host)), if over_tcx > 0 { (6, false) } else { (0, true) });
+        assert_eq!((over_tcx, says_no_tcx(host)), if over_tcx > 0 { (8, false) } else { (0, true) });
     }
     let probe = probe(&topology, Duration::from_secs(60));
     for number in [1, 2] {

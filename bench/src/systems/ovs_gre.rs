@@ -59,7 +59,7 @@ pub(super) fn up(name: &'static str, scope: Scope, wire: Wire) -> Result<Box<dyn
 }
 
 fn join(host: &Host, other: &Host, dir: std::path::PathBuf) -> Result<Switch> {
-    let switch = Switch::start(&host.ns, dir)?;
+    let switch = Switch::start(&host.ns, dir, Some(host.cpu))?;
     switch.take_uplink(&host.ns, UPLINK, host.ip)?;
     switch.join(&host.ns, BRIDGE, Datapath::Userspace)?;
     switch.add_tunnel(TUNNEL, "gre", other.ip, "")?;
@@ -68,6 +68,7 @@ fn join(host: &Host, other: &Host, dir: std::path::PathBuf) -> Result<Switch> {
     for device in ["all", BRIDGE] {
         host.ns.sysctl(&format!("ipv4/conf/{device}/send_redirects"), "0")?;
     }
+    // Its packet threads start with the first bridge.
     cpu::pin(switch.pid().cast_signed(), host.cpu)?;
     Ok(switch)
 }

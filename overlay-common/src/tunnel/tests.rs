@@ -122,7 +122,7 @@ fn a_limit_to_nesting_is_stepped_over() {
 fn lengths_that_contradict_each_other() {
     let mut bytes = packet(V4, ETHERTYPE_IPV4, Shell::Ipip);
     bytes.pop();
-    assert_eq!(opened(&bytes), Err(DropReason::OuterMalformed));
+    assert_eq!(opened(&bytes), Ok(None), "it may be somebody else's");
     let mut bytes = packet(V4, ETHERTYPE_IPV4, geneve());
     bytes[39] += 1;
     assert_eq!(opened(&bytes), Err(DropReason::OuterMalformed));

@@ -67,10 +67,13 @@ fn outer(cases: &mut Cases<'_>) {
 fn carried(cases: &mut Cases<'_>) {
     let other: Mac = [2, 0, 0, 0, 0, 9];
     let multicast: Mac = [1, 0, 0x5e, 0, 0, 1];
-    for mac in [other, multicast, [0; 6]] {
-        cases.add(format!("inner MAC {mac:02x?}"), "inner_destination_mac", |t| t.inner_dst = mac);
+    for (mac, reason) in
+        [(other, "inner_destination_mac"), (multicast, "inner_multicast"), ([0; 6], "inner_destination_mac")]
+    {
+        cases.add(format!("inner MAC {mac:02x?}"), reason, |t| t.inner_dst = mac);
     }
-    cases.add("ARP inside", "inner_protocol", |t| {
+    // It is taken, but not from somebody else's address.
+    cases.add("ARP inside", "inner_source", |t| {
         let claim = ([2, 0, 0, 0, 0, 9], "172.17.0.1".parse().unwrap());
         t.inner = frame::arp(2, claim, (frame::BROADCAST, claim.1));
         t.inner.extend(FORGED);
