@@ -208,10 +208,7 @@ pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
 
 /// True for a VXLAN packet that carries ARP.
 #[inline(always)]
-pub fn carries_arp<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
-    packet: &P,
-    _outer: &OuterUdp<O, LINK>,
-) -> bool {
+pub fn carries_arp<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(packet: &P) -> bool {
     let eth = packet.read::<EthHeader>(OuterUdp::<O, LINK>::INNER_ETH);
     eth.is_some_and(|eth| eth.ethertype == ETHERTYPE_ARP)
 }

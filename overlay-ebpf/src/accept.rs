@@ -119,8 +119,8 @@ pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
     let src = O::map_ip(outer.ip.src());
     let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
     let inner = match parse::vxlan_inner(packet, outer, node.vtep_mac) {
-        // `uplink_kinds` takes it.
-        Err(DropReason::InnerProtocol) if parse::carries_arp(packet, outer) => return Ok(None),
+        // `uplink_arp` takes it.
+        Err(DropReason::InnerProtocol) if parse::carries_arp::<_, O, LINK>(packet) => return Ok(None),
         inner => inner?,
     };
     let tos = sender.may_send(&inner, outer.ip.tos())?;

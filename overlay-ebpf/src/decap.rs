@@ -133,8 +133,8 @@ impl Incoming {
             }
         };
         let inner = match parse::vxlan_inner(skb, &outer, vtep_mac) {
-            // `uplink_kinds` takes it.
-            Err(DropReason::InnerProtocol) if LINK != BARE && parse::carries_arp(skb, &outer) => {
+            // `uplink_arp` takes it.
+            Err(DropReason::InnerProtocol) if LINK != BARE && parse::carries_arp::<_, O, LINK>(skb) => {
                 return Ok(None);
             }
             inner => inner?,

@@ -1,4 +1,4 @@
-//! The neighbours behind tunnels that carry frames: of peers that are no overlayd, whose VTEP's MAC address nobody told.
+//! The neighbours behind tunnels that carry frames: of peers that are bridges.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -28,7 +28,7 @@ impl GreHeader {
     /// Bytes, without optional fields.
     pub const LEN: usize = 4;
     /// Bytes of the key, and of each other optional field.
-    pub const FIELD_LEN: usize = 4;
+    const FIELD_LEN: usize = 4;
 
     /// Bytes with optional fields; `None` for routing, which no receiver has to know (RFC 2784 section 2.3), and for
     /// version 1, PPTP's.

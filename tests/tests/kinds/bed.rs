@@ -69,6 +69,14 @@ pub(crate) fn ways(from: &Host, to: &Host) -> [(String, u64); 2] {
     })
 }
 
+/// Starts a host's daemon again, with another `--encap`.
+pub(crate) fn restart_with(topology: &mut Topology, number: usize, encap: &str) {
+    let overlayd = topology.h_mut(number).overlayd_mut();
+    overlayd.stop().unwrap();
+    overlayd.config.args = vec![format!("--encap={encap}")];
+    overlayd.start_again().unwrap();
+}
+
 /// No host has dropped anything.
 pub(crate) fn no_drops(topology: &Topology) {
     for host in &topology.hosts {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
 mod bed;
+mod direct;
 mod expected;
 mod forged;
 mod large;

@@ -3,24 +3,17 @@
 use std::{thread, time::Duration};
 
 use harness::{
-    Netns, Topology, Versions, eventually,
+    Netns, Versions, eventually,
     traffic::{Probe, iperf},
 };
 
-use crate::bed::{self, SOON, end, ways};
+use crate::bed::{self, SOON, end, restart_with, ways};
 
 /// At most so many datagrams may be lost a switch, each way.
 const LOST: usize = 5;
 
 /// Seconds of TCP: longer than all the switches take.
 const STREAM: u32 = 45;
-
-fn restart_with(topology: &mut Topology, number: usize, encap: &str) {
-    let overlayd = topology.h_mut(number).overlayd_mut();
-    overlayd.stop().unwrap();
-    overlayd.config.args = vec![format!("--encap={encap}")];
-    overlayd.start_again().unwrap();
-}
 
 /// Each host says how packets are to come to it, and takes the kind before until everybody has heard.
 #[test]

@@ -139,13 +139,12 @@ fn port(local: &Local, record: &PeerSubnet, encap: Encap) -> Option<u16> {
     // The network's port is VXLAN's.
     let assigned = encap.assigned_port()?;
     let usual = if encap == Encap::Vxlan { local.port } else { assigned };
-    // A record's port is that of the kind that it names.
-    Some(record.port.filter(|_| encap == record.encap || encap == Encap::Vxlan).unwrap_or(usual))
+    Some(record.port.unwrap_or(usual))
 }
 
 /// Whether the neighbours behind a peer are to be learned: frames go to a bridge there, and nobody told of a VTEP. IPv6's
 /// neighbours are not asked for.
-pub(super) fn learns(record: &PeerSubnet, encap: Encap) -> bool {
+fn learns(record: &PeerSubnet, encap: Encap) -> bool {
     let bridge = record.bridge.unwrap_or(encap == Encap::Gre) && record.vtep_mac.is_none();
     bridge && encap.carries_frames() && matches!(record.subnet, IpNet::V4(_))
 }
