@@ -12,9 +12,9 @@ use crate::{
     wire::{
         ArpPacket, EthHeader, IpHeader, Ipv4Header, Ipv6Header, NeighbourMessage, UdpHeader, VxlanHeader,
         eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT},
         ipv4::{PROTOCOL_TCP, PROTOCOL_UDP},
         ipv6::{ON_LINK, PROTOCOL_ICMPV6},
+        nd::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT},
     },
 };
 
@@ -206,11 +206,36 @@ pub fn vxlan_inner<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(
     inner(packet, OuterUdp::<O, LINK>::INNER_ETH, end, vtep_mac)
 }
 
-/// True for a VXLAN packet that carries ARP.
+/// True for a frame that resolves an address and starts `eth` bytes into a packet: ARP, or neighbour discovery that no
+/// router was in the way of.
 #[inline(always)]
-pub fn carries_arp<P: Packet + ?Sized, O: IpHeader, const LINK: usize>(packet: &P) -> bool {
-    let eth = packet.read::<EthHeader>(OuterUdp::<O, LINK>::INNER_ETH);
-    eth.is_some_and(|eth| eth.ethertype == ETHERTYPE_ARP)
+pub fn resolves<P: Packet + ?Sized>(packet: &P, eth: usize) -> bool {
+    packet.read_at(eth).is_some_and(|header| is_resolution(packet, eth, &header))
+}
+
+/// As [`resolves`], of a frame that was refused as none of IP, to a group, or from or to a link-local address: as such
+/// frames are. Others are refused as what they are.
+#[inline(always)]
+pub fn resolves_after_all<P: Packet + ?Sized>(packet: &P, eth: usize, reason: DropReason) -> bool {
+    matches!(reason, DropReason::InnerProtocol | DropReason::InnerMulticast | DropReason::InnerMartian)
+        && resolves(packet, eth)
+}
+
+/// As [`resolves`], of a frame whose header has been read.
+#[inline(always)]
+pub fn is_resolution<P: Packet + ?Sized>(packet: &P, eth: usize, header: &EthHeader) -> bool {
+    const NEXT_HEADER: usize = 6;
+    let l3 = eth + EthHeader::LEN;
+    match header.ethertype {
+        ETHERTYPE_ARP => return true,
+        ETHERTYPE_IPV6 => {}
+        _ => return false,
+    }
+    matches!(packet.read_at::<[u8; 2]>(l3 + NEXT_HEADER), Some([PROTOCOL_ICMPV6, ON_LINK]))
+        && matches!(
+            packet.read_at::<u8>(l3 + Ipv6Header::LEN),
+            Some(NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT)
+        )
 }
 
 /// Source and destination of the packet whose IP header starts `l3` bytes into this one, unchecked: to look for it

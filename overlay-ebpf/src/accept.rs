@@ -107,7 +107,7 @@ pub(crate) fn vni<P: Packet, O: Outer, const LINK: usize>(
     }
 }
 
-/// Judges a tunnel packet without fragments and IP options. `None` for ARP, and for what another owner of the port may
+/// Judges a tunnel packet without fragments and IP options. `None` for what resolves an address, and for what another owner of the port may
 /// know.
 #[inline(always)]
 pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
@@ -118,11 +118,11 @@ pub(crate) fn plain<P: Packet, O: Outer, const LINK: usize>(
     let Some(vni) = vni(packet, outer)? else { return Ok(None) };
     let src = O::map_ip(outer.ip.src());
     let Some(sender) = Sender::find(vni, src, outer.port(), node)? else { return Ok(None) };
-    let inner = match parse::vxlan_inner(packet, outer, node.vtep_mac) {
-        // `uplink_arp` takes it.
-        Err(DropReason::InnerProtocol) if parse::carries_arp::<_, O, LINK>(packet) => return Ok(None),
-        inner => inner?,
-    };
-    let tos = sender.may_send(&inner, outer.ip.tos())?;
-    Ok(Some(Accepted { sender, inner, tos }))
+    let judged = parse::vxlan_inner(packet, outer, node.vtep_mac)
+        .and_then(|inner| sender.may_send(&inner, outer.ip.tos()).map(|tos| Accepted { sender, inner, tos }));
+    match judged {
+        // `uplink_resolve` takes it.
+        Err(reason) if parse::resolves_after_all(packet, OuterUdp::<O, LINK>::INNER_ETH, reason) => Ok(None),
+        judged => judged.map(Some),
+    }
 }

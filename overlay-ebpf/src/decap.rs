@@ -132,16 +132,21 @@ impl Incoming {
                 (sender, Place::Sought(flow), node.vtep_mac)
             }
         };
-        let inner = match parse::vxlan_inner(skb, &outer, vtep_mac) {
-            // `uplink_arp` takes it.
-            Err(DropReason::InnerProtocol) if LINK != BARE && parse::carries_arp::<_, O, LINK>(skb) => {
+        let judged = parse::vxlan_inner(skb, &outer, vtep_mac).and_then(|inner| {
+            let tos = match place {
+                Place::Known(_) => ecn::inner_tos(outer_tos, inner.tos()),
+                Place::Sought(_) => sender.may_send(&inner, outer_tos),
+            };
+            tos.map(|tos| (inner, tos))
+        });
+        let (inner, tos) = match judged {
+            // `uplink_resolve` takes it.
+            Err(reason)
+                if LINK != BARE && parse::resolves_after_all(skb, OuterUdp::<O, LINK>::INNER_ETH, reason) =>
+            {
                 return Ok(None);
             }
-            inner => inner?,
-        };
-        let tos = match place {
-            Place::Known(_) => ecn::inner_tos(outer_tos, inner.tos())?,
-            Place::Sought(_) => sender.may_send(&inner, outer_tos)?,
+            judged => judged?,
         };
         let wrapping = Wrapping { port: outer.port(), len: vxlan_overhead::<O>(), ethertype: O::ETHERTYPE };
         Ok(Some(Self { sender, inner, tos, wrapping: Some(wrapping), place }))

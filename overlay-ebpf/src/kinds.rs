@@ -5,7 +5,7 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    DropReason, Encap, Kinds, Mac,
+    Be16, DropReason, Encap, Kinds, Mac,
     addr::MapIp,
     map::{Node, Peer, PeerKey, peer_flag},
     packet::Packet,
@@ -79,19 +79,19 @@ pub(crate) fn from_uplink(ctx: &TcContext) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, DropReason> {
     let Some(ip) = to_this_host::<O>(skb) else { return Ok(None) };
-    // What of VXLAN comes here is its device's, or ARP.
+    // What of VXLAN comes here is its device's, or resolves an address.
     let opened = open(skb, node, &ip)?.filter(|opened| opened.encap != Encap::Vxlan);
     let Some(opened) = opened else { return Ok(None) };
     let Some(peer) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(None) };
     let (mut l3, mut carries, mut speaker) = (opened.at, opened.carries, Mac::BROADCAST);
     if carries == ETHERTYPE_FRAME {
         let eth: EthHeader = skb.read_at(opened.at).ok_or(DropReason::InnerMalformed)?;
+        // The next program takes it.
+        if parse::is_resolution(skb, opened.at, &eth) {
+            return Ok(None);
+        }
         if eth.dst != node.vtep_mac && eth.dst != Mac::BROADCAST {
             return strange(opened.is_udp(), parse::not_for_us(eth.dst));
-        }
-        // The next program takes it.
-        if eth.ethertype == ETHERTYPE_ARP {
-            return Ok(None);
         }
         (l3, carries) = (l3 + EthHeader::LEN, eth.ethertype);
         if peer.flags & peer_flag::LEARN != 0 {
@@ -113,35 +113,58 @@ fn from_ip<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Incoming>, Dro
     }
 }
 
-/// A packet that came in on an uplink with Ethernet headers, and that nobody has taken: a peer's ARP, perhaps.
+/// A packet that came in on an uplink with Ethernet headers, and that nobody has taken: a peer that resolves an address, perhaps.
 #[inline(always)]
-pub(crate) fn arp(ctx: &TcContext) -> Result<Verdict, DropReason> {
+pub(crate) fn resolution(ctx: &TcContext) -> Result<Verdict, DropReason> {
     let skb = Skb::new(ctx);
     let Some(node) = maps::node().filter(|node| node.kinds != 0) else { return Ok(Verdict::Pass) };
     if !skb.is_for_us() || skb.tag() != Tag::None {
         return Ok(Verdict::Pass);
     }
-    match skb.protocol() {
-        ETHERTYPE_IPV4 => arp_over::<Ipv4Header>(&skb, node),
-        ETHERTYPE_IPV6 => arp_over::<Ipv6Header>(&skb, node),
-        _ => Ok(Verdict::Pass),
+    let over_v4 = skb.protocol() == ETHERTYPE_IPV4;
+    let found = match skb.protocol() {
+        ETHERTYPE_IPV4 => resolution_over::<Ipv4Header>(&skb, node),
+        ETHERTYPE_IPV6 => resolution_over::<Ipv6Header>(&skb, node),
+        _ => Ok(None),
+    };
+    let Some(Resolving { opened, peer, ethertype }) = found? else { return Ok(Verdict::Pass) };
+    // One copy of each, whatever the outer version: a copy more is more than the stack takes.
+    let answered = if ethertype == ETHERTYPE_ARP {
+        neighbours::arp(&skb, node, &opened, peer)
+    } else {
+        neighbours::discovery(&skb, node, &opened, peer)
+    };
+    if !answered? {
+        return Ok(Verdict::Taken);
+    }
+    if over_v4 {
+        neighbours::turn_back::<Ipv4Header>(&skb, &opened)
+    } else {
+        neighbours::turn_back::<Ipv6Header>(&skb, &opened)
     }
 }
 
+/// A frame of a peer's that resolves an address.
+struct Resolving {
+    opened: Opened,
+    peer: &'static Peer,
+    ethertype: Be16,
+}
+
 #[inline(always)]
-fn arp_over<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Verdict, DropReason> {
+fn resolution_over<O: Outer>(skb: &Skb<'_>, node: &Node) -> Result<Option<Resolving>, DropReason> {
     let ip = to_this_host::<O>(skb).filter(tunnel::may_follow);
-    let Some(ip) = ip else { return Ok(Verdict::Pass) };
-    let Some(opened) = open(skb, node, &ip)? else { return Ok(Verdict::Pass) };
-    if opened.carries != ETHERTYPE_FRAME {
-        return Ok(Verdict::Pass);
+    let Some(ip) = ip else { return Ok(None) };
+    let opened = open(skb, node, &ip)?.filter(|opened| opened.carries == ETHERTYPE_FRAME);
+    let Some(opened) = opened else { return Ok(None) };
+    let Some(eth) = skb.read_at::<EthHeader>(opened.at) else { return Ok(None) };
+    // Broadcast is a multicast address, too.
+    let may_be_ours = eth.dst == node.vtep_mac || eth.dst.is_multicast();
+    if !may_be_ours || !parse::is_resolution(skb, opened.at, &eth) {
+        return Ok(None);
     }
-    let Some(eth) = skb.read_at::<EthHeader>(opened.at) else { return Ok(Verdict::Pass) };
-    if eth.ethertype != ETHERTYPE_ARP || (eth.dst != node.vtep_mac && eth.dst != Mac::BROADCAST) {
-        return Ok(Verdict::Pass);
-    }
-    let Some(peer) = sender(&opened, O::map_ip(ip.src()))? else { return Ok(Verdict::Pass) };
-    neighbours::arp(skb, node, &ip, &opened, peer)
+    let peer = sender(&opened, O::map_ip(ip.src()))?;
+    Ok(peer.map(|peer| Resolving { opened, peer, ethertype: eth.ethertype }))
 }
 
 /// The outer header of a packet to this host's own address.

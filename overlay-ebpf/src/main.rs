@@ -99,11 +99,11 @@ mod entry {
         }
     }
 
-    /// tcx ingress of the uplink: what peers ask and say by ARP, in whichever tunnel.
+    /// tcx ingress of the uplink: addresses that peers resolve, in whichever tunnel.
     #[classifier]
     #[inline(always)]
-    pub(crate) fn uplink_arp(ctx: TcContext) -> i32 {
-        verdict::act(&ctx, Program::UplinkArp, kinds::arp(&ctx))
+    pub(crate) fn uplink_resolve(ctx: TcContext) -> i32 {
+        verdict::act(&ctx, Program::UplinkResolve, kinds::resolution(&ctx))
     }
 
     /// tcx ingress of an uplink without an Ethernet header: what peers send.

@@ -51,7 +51,7 @@ pub(crate) enum Program {
     UplinkDecap = 4,
     UplinkL3 = 5,
     UplinkKinds = 6,
-    UplinkArp = 7,
+    UplinkResolve = 7,
 }
 
 /// Carries a decision out; the program's return value.

@@ -190,7 +190,7 @@ fn wanted(local: &Local, links: &[Link]) -> BTreeSet<Attachment> {
         wanted.insert(Attachment { ifindex: uplink.index, program: uplink.program() });
         if uplink.ethernet {
             wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_KINDS });
-            wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_ARP });
+            wanted.insert(Attachment { ifindex: uplink.index, program: program::UPLINK_RESOLVE });
         }
     }
     for bridge in &local.bridges {
@@ -280,9 +280,9 @@ mod tests {
         assert_eq!(
             pairs,
             [
-                (2, program::UPLINK_ARP),
                 (2, program::UPLINK_INGRESS),
                 (2, program::UPLINK_KINDS),
+                (2, program::UPLINK_RESOLVE),
                 (3, program::BRIDGE_EGRESS),
                 (3, program::WORKLOAD_EGRESS),
                 (7, program::WORKLOAD_EGRESS)

@@ -20,7 +20,7 @@ const MTU: u32 = 1450;
 /// How the hosts' containers are addressed in the how-tos.
 #[derive(Clone, Copy)]
 enum Plan {
-    /// 172.17.0.0/16 and 172.27.0.0/16, and a route to each.
+    /// 172.17.0.0/16 and 172.27.0.0/16, and a route to each; and an IPv6 subnet on each, which is routed the same.
     Apart,
     /// 172.17.41.0/24 and 172.17.42.0/24 under one route to 172.17.0.0/16.
     Under,
@@ -41,7 +41,8 @@ struct Bed {
 
 /// `entry` is what the peers file says of host 2 besides, `options` what its tunnel has.
 fn up(plan: Plan, first: First, kind: &str, entry: &str, options: &str) -> Bed {
-    let builder = Topology::builder().store(StoreKind::Peers).versions(Versions::V4, false).containers(0);
+    let with_v6 = matches!(plan, Plan::Apart);
+    let builder = Topology::builder().store(StoreKind::Peers).versions(Versions::V4, with_v6).containers(0);
     let mut topology = builder.container_mtu(MTU).without_overlayd().up().unwrap();
     for (number, other) in [(1, 2), (2, 1)] {
         if let Plan::Under = plan {
@@ -60,12 +61,15 @@ fn up(plan: Plan, first: First, kind: &str, entry: &str, options: &str) -> Bed {
             host.ns.ip(&format!("route add {route} dev {BRIDGE}")).unwrap();
         }
     }
-    let subnet = topology.h(2).bridge.subnet();
-    let peers = format!(
-        "[[peer]]\nsubnet = \"{subnet}\"\nhost = \"{}\"\nencap = \"{kind}\"\n{entry}",
-        topology.h(2).ip
-    );
-    fs::write(topology.peers_file(0), peers).unwrap();
+    let (h1, h2) = (topology.h(1), topology.h(2));
+    if let Some(subnet) = h1.bridge.subnet_v6() {
+        h2.ns.ip(&format!("route add {subnet} dev {BRIDGE}")).unwrap();
+    }
+    let subnets = [Some(h2.bridge.subnet()), h2.bridge.subnet_v6()].into_iter().flatten();
+    let host = h2.ip;
+    let entry_of =
+        |subnet| format!("[[peer]]\nsubnet = \"{subnet}\"\nhost = \"{host}\"\nencap = \"{kind}\"\n{entry}\n");
+    fs::write(topology.peers_file(0), subnets.map(entry_of).collect::<String>()).unwrap();
     if let First::Overlayd = first {
         topology.start_overlayd(0).unwrap();
     }
@@ -101,10 +105,28 @@ impl Bed {
         })
     }
 
+    /// The same in IPv6, and the bridges' addresses.
+    fn in_v6(&self) -> Option<([Endpoint<'_, IpAddr>; 2], [IpAddr; 2])> {
+        let hosts = [self.topology.h(1), self.topology.h(2)];
+        let bridges = hosts.map(|host| host.bridge.ip_v6.map(IpAddr::from));
+        let ends = hosts.map(|host| {
+            let container = host.c(1);
+            container.ip_v6.map(|ip| Endpoint { ns: &container.ns, ip: ip.into() })
+        });
+        Some(([ends[0]?, ends[1]?], [bridges[0]?, bridges[1]?]))
+    }
+
     /// Everything that how-tos show, both ways.
     fn talks(&self) {
+        let bridges = [1, 2].map(|number| self.topology.h(number).bridge.ip.into());
+        self.talks_between(self.ends(), bridges);
+        if let Some((ends, bridges)) = self.in_v6() {
+            self.talks_between(ends, bridges);
+        }
+    }
+
+    fn talks_between(&self, [here, there]: [Endpoint<'_, IpAddr>; 2], bridges: [IpAddr; 2]) {
         let (h1, h2) = (self.topology.h(1), self.topology.h(2));
-        let [here, there] = self.ends();
         let answers = || ping(here.ns, there.ip, 1).is_ok_and(|ping| ping.clean());
         eventually("a container behind Open vSwitch answers", SOON, answers).unwrap();
         for (from, to) in [(here, there), (there, here)] {
@@ -112,25 +134,20 @@ impl Bed {
             transfer(from, to, BYTES).unwrap();
         }
         // docker0 pings docker0, and the other's containers.
-        for (from, to) in [(h1, h2), (h2, h1)] {
-            assert!(
-                ping(&from.ns, to.bridge.ip, 3).unwrap().clean(),
-                "docker0 from docker0 of {}",
-                from.name
-            );
-            assert!(
-                ping(&from.ns, to.c(1).ip, 3).unwrap().clean(),
-                "a container from docker0 of {}",
-                from.name
-            );
+        for (from, bridge, container) in [(h1, bridges[1], there.ip), (h2, bridges[0], here.ip)] {
+            assert!(ping(&from.ns, bridge, 3).unwrap().clean(), "docker0 from docker0 of {}", from.name);
+            let answered = ping(&from.ns, container, 3).unwrap();
+            assert!(answered.clean(), "a container from docker0 of {}", from.name);
         }
     }
 
     /// Nobody on the other host remembers anything.
     fn forget(&self) {
         let h2 = self.topology.h(2);
-        h2.ns.ip(&format!("neigh flush dev {BRIDGE}")).unwrap();
-        h2.c(1).ns.ip("neigh flush dev eth0").unwrap();
+        for version in ["-4", "-6"] {
+            h2.ns.ip(&format!("{version} neigh flush dev {BRIDGE}")).unwrap();
+            h2.c(1).ns.ip(&format!("{version} neigh flush dev eth0")).unwrap();
+        }
     }
 
     fn throughput(&self) {
@@ -150,8 +167,9 @@ impl Bed {
     }
 }
 
-/// What a switch floods ends here under these names: neighbour discovery, and ARP for others.
-const FLOODED: [&str; 3] = ["inner_multicast", "inner_protocol", "not_local"];
+/// What a switch floods ends here under these names: multicast, and who asks for others. So does the word of a bridge that
+/// its containers could be reached without it (an ICMPv6 redirect, from a link-local address).
+const FLOODED: [&str; 4] = ["inner_multicast", "inner_protocol", "inner_martian", "not_local"];
 
 fn everything(plan: Plan, first: First, kind: &str, entry: &str, options: &str) {
     let bed = up(plan, first, kind, entry, options);

@@ -119,16 +119,23 @@ pub mod program {
     pub const UPLINK_L3: &str = "uplink_l3";
     /// tcx ingress of the uplink: what peers send in other ways than VXLAN.
     pub const UPLINK_KINDS: &str = "uplink_kinds";
-    /// tcx ingress of the uplink: what peers ask and say by ARP.
-    pub const UPLINK_ARP: &str = "uplink_arp";
+    /// tcx ingress of the uplink: addresses that peers resolve, by ARP or neighbour discovery.
+    pub const UPLINK_RESOLVE: &str = "uplink_resolve";
     /// tcx ingress of the tunnel devices: what the kernel reassembled and decapsulated.
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
     /// XDP of the uplink, where that is the place to decapsulate.
     pub const UPLINK_DECAP: &str = "uplink_decap";
 
     /// The programs of the traffic-control hooks, which are always needed.
-    pub const TCX: [&str; 7] =
-        [WORKLOAD_EGRESS, BRIDGE_EGRESS, UPLINK_INGRESS, TUNNEL_INGRESS, UPLINK_L3, UPLINK_KINDS, UPLINK_ARP];
+    pub const TCX: [&str; 7] = [
+        WORKLOAD_EGRESS,
+        BRIDGE_EGRESS,
+        UPLINK_INGRESS,
+        TUNNEL_INGRESS,
+        UPLINK_L3,
+        UPLINK_KINDS,
+        UPLINK_RESOLVE,
+    ];
 
     /// Every program. The position is the number in a [`super::Sample`].
     pub const ALL: [&str; 8] = [
@@ -139,7 +146,7 @@ pub mod program {
         UPLINK_DECAP,
         UPLINK_L3,
         UPLINK_KINDS,
-        UPLINK_ARP,
+        UPLINK_RESOLVE,
     ];
 }
 

@@ -32,13 +32,6 @@ impl FragNeededHeader {
 
 /// Type 2 of ICMPv6, "packet too big".
 pub const PACKET_TOO_BIG: u8 = 2;
-/// Type 134 of ICMPv6, "router advertisement" (RFC 4861 section 4.2).
-pub const ROUTER_ADVERTISEMENT: u8 = 134;
-/// Type 135 of ICMPv6, "neighbour solicitation" (RFC 4861 section 4.3).
-pub const NEIGHBOUR_SOLICITATION: u8 = 135;
-/// Type 136 of ICMPv6, "neighbour advertisement" (RFC 4861 section 4.4).
-pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-
 /// The header of a "packet too big" message (RFC 4443 section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -58,22 +51,5 @@ impl TooBigHeader {
     pub const LEN: usize = 8;
 }
 
-/// A neighbour solicitation or advertisement (RFC 4861 sections 4.3 and 4.4), without its options.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct NeighbourMessage {
-    /// [`NEIGHBOUR_SOLICITATION`] or [`NEIGHBOUR_ADVERTISEMENT`].
-    pub icmp_type: u8,
-    /// Zero.
-    pub code: u8,
-    /// Checksum of the message.
-    pub checksum: Be16,
-    /// Flags of an advertisement.
-    pub flags: Be32,
-    /// The address asked for, or advertised; network order.
-    pub target: [u8; 16],
-}
-
 const _: () = assert!(size_of::<FragNeededHeader>() == FragNeededHeader::LEN);
 const _: () = assert!(size_of::<TooBigHeader>() == TooBigHeader::LEN);
-const _: () = assert!(size_of::<NeighbourMessage>() == 24);

@@ -77,6 +77,9 @@ impl FragmentHeader {
 }
 
 impl Ipv6Header {
+    /// Offset of the length of what follows.
+    pub const PAYLOAD_LEN: usize = core::mem::offset_of!(Self, payload_len);
+
     /// The first word of a header with this traffic class, and no flow label.
     #[inline(always)]
     pub const fn first_word(class: u8) -> Be32 {

@@ -1,9 +1,9 @@
-//! The neighbours behind peers that are bridges: who is wanted is asked for by ARP, through the tunnel, in the name of
-//! our own bridge. The answers go to the programs.
+//! The neighbours behind peers that are bridges: who is wanted is asked for through the tunnel, by ARP in the name
+//! of our own bridge, or by neighbour discovery in that of our VTEP. The answers go to the programs.
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -11,11 +11,16 @@ use std::{
 use ipnet::IpNet;
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    Mac,
+    Be16, Be32, Mac,
     event::{Event, NEIGHBOUR_WANTED},
     map::{NeighbourKey, Tunnel, tunnel_flag},
     parse::L3,
-    wire::{ArpPacket, EthHeader, IpHeader as _, Ipv4Header, Ipv6Header, UdpHeader, eth::ETHERTYPE_ARP},
+    wire::{
+        ArpPacket, EthHeader, IpHeader as _, Ipv4Header, Ipv6Header, UdpHeader,
+        eth::{ETHERTYPE_ARP, ETHERTYPE_IPV6},
+        ipv6::{ON_LINK, PROTOCOL_ICMPV6},
+        nd::{self, Resolution},
+    },
 };
 use tracing::debug;
 
@@ -53,7 +58,7 @@ impl Daemon {
             .map(|event| IpAddr::from(event.ip))
             .collect();
         for ip in wanted {
-            if let (IpAddr::V4(ip), Some(tunnel)) = (ip, self.tunnel_to(ip)) {
+            if let Some(tunnel) = self.tunnel_to(ip) {
                 self.ask(&tunnel, ip);
             }
         }
@@ -75,9 +80,7 @@ impl Daemon {
         }
         self.asked.retain(|key, _| there.contains(key));
         for (key, tunnel, asked) in due {
-            if let IpAddr::V4(gateway) = IpAddr::from(tunnel.gateway) {
-                self.ask(&tunnel, gateway);
-            }
+            self.ask(&tunnel, tunnel.gateway.into());
             self.asked.insert(key, asked);
         }
     }
@@ -89,29 +92,54 @@ impl Daemon {
         (tunnel.flags & tunnel_flag::LEARN != 0).then_some(tunnel)
     }
 
-    fn ask(&self, tunnel: &Tunnel, target: Ipv4Addr) {
-        let Some(bridge) = self.local.bridges.first() else { return };
+    fn ask(&self, tunnel: &Tunnel, target: IpAddr) {
         let mac = self.local.vtep_mac;
-        let request = ArpPacket::request(mac, bridge.address.addr().octets(), target.octets());
+        let question = match (target, self.local.bridges.first()) {
+            (IpAddr::V4(target), Some(bridge)) => arp_request(mac, bridge.address.addr(), target),
+            (IpAddr::V4(_), None) => return,
+            (IpAddr::V6(target), _) => solicitation(mac, target),
+        };
         let peer = IpAddr::from(tunnel.remote);
-        match send(tunnel, mac, &request) {
-            Ok(()) => debug!(%peer, %target, "asked by ARP"),
+        match send(tunnel, &question) {
+            Ok(()) => debug!(%peer, %target, "asked for a neighbour"),
             // Where the peer is not there, that is said elsewhere.
-            Err(error) => debug!("cannot ask for {target} behind peer {peer} by ARP: {error}"),
+            Err(error) => debug!("cannot ask for {target} behind peer {peer}: {error}"),
         }
     }
 }
 
+/// The frame that asks for an IPv4 address.
+fn arp_request(mac: Mac, src: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let eth = EthHeader { dst: Mac::BROADCAST, src: mac, ethertype: ETHERTYPE_ARP };
+    let arp = ArpPacket::request(mac, src.octets(), target.octets());
+    [bytemuck::bytes_of(&eth), bytemuck::bytes_of(&arp)].concat()
+}
+
+/// The frame that asks for an IPv6 address, from the link-local address that our VTEP's MAC address makes.
+fn solicitation(mac: Mac, target: Ipv6Addr) -> Vec<u8> {
+    let (src, dst) = (nd::link_local(mac), nd::solicited_node(target.octets()));
+    let eth = EthHeader { dst: nd::multicast_mac(dst), src: mac, ethertype: ETHERTYPE_IPV6 };
+    let ip = Ipv6Header {
+        version_class_flow: Be32::new(6 << 28),
+        payload_len: Be16::new(Resolution::LEN as u16),
+        next_header: PROTOCOL_ICMPV6,
+        hop_limit: ON_LINK,
+        src,
+        dst,
+    };
+    let asked = Resolution::solicitation(mac, src, target.octets());
+    [bytemuck::bytes_of(&eth), bytemuck::bytes_of(&ip), bytemuck::bytes_of(&asked)].concat()
+}
+
 /// Sends a frame through a tunnel. The outer IP header, and UDP's, are the kernel's to make.
-fn send(tunnel: &Tunnel, src: Mac, arp: &ArpPacket) -> std::io::Result<()> {
+fn send(tunnel: &Tunnel, frame: &[u8]) -> std::io::Result<()> {
     let v6 = tunnel.flags & tunnel_flag::OVER_V6 != 0;
     let ip_len = if v6 { Ipv6Header::LEN } else { Ipv4Header::LEN };
     let udp = tunnel.flags & tunnel_flag::UDP != 0;
     let start = L3 + ip_len + if udp { UdpHeader::LEN } else { 0 };
     let end = tunnel.template_len as usize - EthHeader::LEN;
     let headers = tunnel.template.get(start..end).ok_or(Errno::EINVAL)?;
-    let eth = EthHeader { dst: Mac::BROADCAST, src, ethertype: ETHERTYPE_ARP };
-    let payload = [headers, bytemuck::bytes_of(&eth), bytemuck::bytes_of(arp)].concat();
+    let payload = [headers, frame].concat();
     let (local, remote) = (IpAddr::from(tunnel.local), IpAddr::from(tunnel.remote));
     if udp {
         let socket = UdpSocket::bind((local, 0))?;

@@ -46,7 +46,7 @@ fn each_uplink_has_a_choice_and_a_program_of_its_own() {
     let devices = h1.ns.run(tcx::devices).unwrap().unwrap();
     let named = |(index, program): (u32, String)| (devices[&index].clone(), program);
     let links: Vec<_> = pins.pinned_links().unwrap().into_iter().map(named).collect();
-    let with_ethernet: &[&str] = &["uplink_arp", "uplink_ingress", "uplink_kinds"];
+    let with_ethernet: &[&str] = &["uplink_ingress", "uplink_kinds", "uplink_resolve"];
     for (device, programs) in [("eth0", with_ethernet), (SECOND, &["uplink_l3"])] {
         let of_device = links.iter().filter(|(name, _)| name == device);
         let mut of_device: Vec<&str> = of_device.map(|(_, program)| program.as_str()).collect();

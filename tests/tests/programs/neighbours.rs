@@ -7,7 +7,7 @@ use overlay_common::{
     map::{
         Direction::ToPeer,
         Neighbour, NeighbourKey, Peer, PeerKey, Tunnel, peer_flag,
-        program::{UPLINK_ARP, UPLINK_INGRESS, UPLINK_KINDS, WORKLOAD_EGRESS},
+        program::{UPLINK_INGRESS, UPLINK_KINDS, UPLINK_RESOLVE, WORKLOAD_EGRESS},
         tunnel_flag,
     },
     vni::VniKey,
@@ -74,14 +74,14 @@ fn in_gre(frame: &[u8]) -> (u8, Vec<u8>) {
     (GRE, gre(FRAME, None, frame))
 }
 
-/// What leaves instead of what came: the outer Ethernet addresses are as they were, until the kernel writes them.
+/// What leaves instead of what came, to where it came from.
 fn back(protocol: u8, payload: Vec<u8>) -> Vec<u8> {
     let outer = Ipv4 { protocol, payload, ..Ipv4::udp(UNDERLAY, A.underlay) };
-    eth(UPLINK_MAC, [0x02, 0, 0, 0, 0, 0x20], IPV4, &outer.bytes())
+    eth([0x02, 0, 0, 0, 0, 0x20], UPLINK_MAC, IPV4, &outer.bytes())
 }
 
 fn row(name: &str, (protocol, payload): (u8, Vec<u8>)) -> Case {
-    Case::new(name, UPLINK_ARP, dev::UPLINK, came(&A, protocol, payload)).with(bridge)
+    Case::new(name, UPLINK_RESOLVE, dev::UPLINK, came(&A, protocol, payload)).with(bridge)
 }
 
 #[test]
@@ -116,11 +116,14 @@ fn who_asks_for_our_addresses_is_answered() {
         row("from ours", in_gre(&asks(CONTAINER, GATEWAY))).drops(DropReason::InnerSource),
         row("cut off", in_gre(&asks(BRIDGE, GATEWAY)[..40])).drops(DropReason::InnerMalformed),
         row("no ARP", in_gre(&eth(VTEP_MAC, BRIDGE_MAC, IPV4, &Ipv4::udp(A.container, CONTAINER).bytes()))),
-        Case::new("in VXLAN from no peer: another owner of the port may know it", UPLINK_ARP, dev::UPLINK, {
-            came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, UDP, in_vxlan(&asks(BRIDGE, GATEWAY)).1)
-        })
+        Case::new(
+            "in VXLAN from no peer: another owner of the port may know it",
+            UPLINK_RESOLVE,
+            dev::UPLINK,
+            { came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, UDP, in_vxlan(&asks(BRIDGE, GATEWAY)).1) },
+        )
         .with(bridge),
-        Case::new("from no peer", UPLINK_ARP, dev::UPLINK, {
+        Case::new("from no peer", UPLINK_RESOLVE, dev::UPLINK, {
             came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, GRE, in_gre(&asks(BRIDGE, GATEWAY)).1)
         })
         .with(bridge),
@@ -167,11 +170,11 @@ fn frames_go_to_the_neighbour_or_to_who_routes_for_it() {
 fn whoever_speaks_is_learned() {
     let said = [
         (
-            UPLINK_ARP,
+            UPLINK_RESOLVE,
             in_gre(&eth(VTEP_MAC, THEIRS_MAC, ARP, &arp(2, (THEIRS_MAC, A.container), (VTEP_MAC, GATEWAY)))),
         ),
         (
-            UPLINK_ARP,
+            UPLINK_RESOLVE,
             in_gre(&eth([0xff; 6], THEIRS_MAC, ARP, &arp(1, (THEIRS_MAC, A.container), ([0; 6], GATEWAY)))),
         ),
         (UPLINK_KINDS, in_gre(&eth(VTEP_MAC, THEIRS_MAC, IPV4, &Ipv4::udp(A.container, CONTAINER).bytes()))),

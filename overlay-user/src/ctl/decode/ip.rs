@@ -11,9 +11,9 @@ use overlay_common::{
     wire::{
         IpHeader, Ipv4Header, Ipv6Header, NeighbourMessage,
         eth::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        icmp::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION},
         ipv4::{FRAGMENT_OFFSET, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP},
         ipv6::{FragmentHeader, PROTOCOL_ICMPV6},
+        nd::{NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION},
     },
 };
 use serde::Serialize;

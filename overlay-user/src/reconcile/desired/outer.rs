@@ -142,14 +142,16 @@ fn port(local: &Local, record: &PeerSubnet, encap: Encap) -> Option<u16> {
     Some(record.port.unwrap_or(usual))
 }
 
-/// Whether the neighbours behind a peer are to be learned: frames go to a bridge there, and nobody told of a VTEP. IPv6's
-/// neighbours are not asked for.
+/// Whether the neighbours behind a peer are to be learned: frames go to a bridge there, and nobody told of a VTEP.
 fn learns(record: &PeerSubnet, encap: Encap) -> bool {
     let bridge = record.bridge.unwrap_or(encap == Encap::Gre) && record.vtep_mac.is_none();
-    bridge && encap.carries_frames() && matches!(record.subnet, IpNet::V4(_))
+    bridge && encap.carries_frames()
 }
 
 /// Where bridges of containers are in their subnet, unless somebody says otherwise: at its first address.
 fn gateway(subnet: IpNet) -> IpAddr {
-    subnet.hosts().next().unwrap_or(subnet.network())
+    let mut hosts = subnet.hosts();
+    // All routers of a subnet have the first of its IPv6 addresses (RFC 4291 section 2.6.1).
+    let first = if matches!(subnet, IpNet::V6(_)) { hosts.nth(1) } else { hosts.next() };
+    first.unwrap_or(subnet.network())
 }

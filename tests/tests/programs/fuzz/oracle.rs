@@ -7,7 +7,7 @@ mod inward;
 mod outward;
 
 use expected::Expected;
-pub(super) use inward::{ARP_INSIDE, is_for_nobody, is_plain_tunnel, refusal, sender, stripped_as};
+pub(super) use inward::{RESOLUTION_INSIDE, is_for_nobody, is_plain_tunnel, refusal, sender, stripped_as};
 
 use super::{
     change::word,

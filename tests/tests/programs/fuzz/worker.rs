@@ -14,7 +14,9 @@ use super::{
     hosts,
     input::Input,
     mutate::mutate,
-    oracle::{ARP_INSIDE, is_for_nobody, is_left, is_plain_tunnel, judge, mix, refusal, sender, stripped_as},
+    oracle::{
+        RESOLUTION_INSIDE, is_for_nobody, is_left, is_plain_tunnel, judge, mix, refusal, sender, stripped_as,
+    },
     random::Random,
     seed,
 };
@@ -156,7 +158,7 @@ impl<'a> Worker<'a> {
         let is_tunnel = is_plain_tunnel(&input.packet);
         let agrees = match (verdict, ran.verdict) {
             (NEXT, xdp::PASS) if is_left(input) => stripped,
-            (NEXT, xdp::PASS) => untouched && (!is_tunnel || refusal == Some(ARP_INSIDE)),
+            (NEXT, xdp::PASS) => untouched && (!is_tunnel || refusal == Some(RESOLUTION_INSIDE)),
             // Of the destination it sees only whether any host could have it.
             (DROP, xdp::DROP) => {
                 untouched && is_tunnel && (refusal.is_some() || is_for_nobody(&input.packet))

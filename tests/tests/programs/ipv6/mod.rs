@@ -3,6 +3,7 @@
 
 mod decap;
 mod encap;
+mod neighbours;
 mod path_mtu;
 mod spoof;
 

@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// ARP, which is another program's.
-pub(in crate::fuzz) const ARP_INSIDE: &str = "there is ARP in it";
+/// ARP or neighbour discovery, which is another program's.
+pub(in crate::fuzz) const RESOLUTION_INSIDE: &str = "it resolves an address";
 
 /// The outer header of an IP packet for this host, by MAC and IP address.
 fn for_us(packet: &[u8]) -> Option<Header<'_>> {
@@ -69,7 +69,7 @@ pub(super) fn uplink(input: &Input) -> Judgement {
         return Passed("it is not for our port");
     }
     let inner = match accepted(packet, &outer) {
-        Err(ARP_INSIDE) => return Passed(ARP_INSIDE),
+        Err(RESOLUTION_INSIDE) => return Passed(RESOLUTION_INSIDE),
         Err(reason) => return Dropped(reason),
         Ok(inner) => inner,
     };
@@ -103,6 +103,23 @@ pub(in crate::fuzz) fn sender(packet: &[u8]) -> Option<PeerHost> {
     peer_at(for_us(packet)?.src())
 }
 
+/// A neighbour solicitation or advertisement (RFC 4861), from the EtherType on.
+fn is_neighbour_discovery(frame: &[u8]) -> bool {
+    frame.starts_with(&[0x86, 0xdd])
+        && frame.get(2 + 6..2 + 8) == Some(&[58, 255])
+        && matches!(frame.get(2 + 40), Some(135 | 136))
+}
+
+/// An IPv6 destination that no router forwards to: link-local, loopback, and what is left of IPv4 in IPv6.
+fn is_on_link(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.octets()[..10] == [0; 10])
+}
+
+/// An IPv6 source that is none: these and multicast.
+fn is_no_hosts(ip: IpAddr) -> bool {
+    is_on_link(ip) || ip.is_multicast()
+}
+
 /// The inner header of a tunnel packet. Otherwise why it ought not to be accepted, in the order of its
 /// bytes.
 fn accepted<'a>(packet: &'a [u8], outer: &Header<'_>) -> Result<Header<'a>, &'static str> {
@@ -119,18 +136,26 @@ fn accepted<'a>(packet: &'a [u8], outer: &Header<'_>) -> Result<Header<'a>, &'st
     if packet[vxlan + 4..vxlan + 7] != peer.vni.to_be_bytes()[1..] {
         return Err("its VNI is not the peer's");
     }
-    if packet.len() < inner_ip
-        || ![VTEP_MAC, [0xff; 6]].iter().any(|mac| packet[inner_eth..].starts_with(mac))
-    {
+    if packet.len() < inner_ip {
         return Err("it is for another VTEP");
     }
-    if word(packet, inner_eth + 12) == usize::from(ARP) {
-        return Err(ARP_INSIDE);
+    let is_arp = word(packet, inner_eth + 12) == usize::from(ARP);
+    let is_nd = is_neighbour_discovery(&packet[inner_eth + 12..]);
+    if ![VTEP_MAC, [0xff; 6]].iter().any(|mac| packet[inner_eth..].starts_with(mac)) {
+        let to_a_group = packet[inner_eth] & 1 == 1;
+        let resolves = to_a_group && (is_arp || is_nd);
+        return Err(if resolves { RESOLUTION_INSIDE } else { "it is for another VTEP" });
+    }
+    if is_arp {
+        return Err(RESOLUTION_INSIDE);
     }
     let inner = Header::behind(word(packet, inner_eth + 12), &packet[inner_ip..]);
     let inner = inner.ok_or("there is no IP header in it")?;
     if inner.total() < inner.claimed_len() || inner_ip + inner.total() > udp + udp_len {
         return Err("its inner length is not that of what is there");
+    }
+    if is_nd && (is_no_hosts(inner.src()) || is_on_link(inner.dst())) {
+        return Err(RESOLUTION_INSIDE);
     }
     // No other address is anywhere near a peer's subnets: none of those that no host has, and no IPv4 address in
     // IPv6's clothes.
