@@ -3,7 +3,7 @@
 
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    Be16, DropReason, Mac, ecn,
+    Be16, DropReason, Encap, Mac, ecn,
     handover::Record,
     map::{DecapState, Direction, Node, PeerKey},
     mark,
@@ -337,8 +337,14 @@ fn beside_tunnels<O: Outer, const LINK: usize>(skb: &Skb<'_>, ip: O) -> Result<(
         path_mtu::learn::<O, LINK>(skb, &ip, ours);
         return Ok(());
     }
-    let Some((outer, node)) = accept::tunnel::<_, _, LINK>(skb, ip) else { return Ok(()) };
-    refuse_early(skb, &outer, node)?;
+    let (Some(outer), Some(node)) = (parse::outer_udp::<_, _, LINK>(skb, ip), maps::node()) else {
+        return Ok(());
+    };
+    match maps::kind_of(node, outer.port()) {
+        Some(Encap::Vxlan) => refuse_early(skb, &outer, node)?,
+        Some(Encap::Geneve) => {}
+        _ => return Ok(()),
+    }
     leave_to_device(skb, outer.port());
     Ok(())
 }

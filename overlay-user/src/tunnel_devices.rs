@@ -1,4 +1,4 @@
-//! The tunnel devices: for each UDP port that carries tunnels one VXLAN device, `ovl0` on the node's own port.
+//! The tunnel devices: for each UDP port that carries tunnels one VXLAN or Geneve device, `ovl0` on the node's own port.
 //! It holds the port's socket: the kernel merges (GRO) and reassembles what arrives for it, and
 //! `tunnel_ingress` takes what comes out. The device accepts any packet from anybody, so it never is up without
 //! that program: attached before it goes up, and removed after it is gone.
@@ -25,7 +25,7 @@ use crate::{
     },
     exit::one_line,
     local::Local,
-    netlink::{Netlink, NetlinkError, Vxlan},
+    netlink::{Netlink, NetlinkError, UdpTunnel},
 };
 
 /// How the devices are.
@@ -44,14 +44,16 @@ enum Outcome {
     Up,
     /// Somebody else has it.
     Taken(Holder),
+    /// The kernel has no devices of this kind.
+    Unsupported,
 }
 
 /// One pass over all ports.
 struct Round<'a> {
     wanted: &'a Wanted,
     vtep_mac: Mac,
-    /// VXLAN devices that are not ours.
-    others: Vec<Vxlan>,
+    /// Devices that are not ours.
+    others: Vec<UdpTunnel>,
     tools: Tools<'a>,
 }
 
@@ -92,7 +94,7 @@ impl TunnelDevices {
     }
 
     async fn round(&mut self, wanted: &Wanted, vtep_mac: Mac, tools: Tools<'_>) -> Result<Report, String> {
-        let found = tools.netlink.vxlans().await.map_err(said)?;
+        let found = tools.netlink.udp_tunnels().await.map_err(said)?;
         let (ours, others) = found.into_iter().partition(|vxlan| is_ours(vxlan, Some(vtep_mac)));
         let mut round = Round { wanted, vtep_mac, others, tools };
         let mut report = Report::default();
@@ -113,10 +115,10 @@ impl TunnelDevices {
     /// Returns the others.
     async fn remove_unwanted(
         &mut self,
-        ours: Vec<Vxlan>,
+        ours: Vec<UdpTunnel>,
         round: &mut Round<'_>,
         report: &mut Report,
-    ) -> BTreeMap<u16, Vxlan> {
+    ) -> BTreeMap<u16, UdpTunnel> {
         let mut kept = BTreeMap::new();
         for device in ours {
             match round.wanted.settings(device.port, round.vtep_mac) {
@@ -155,7 +157,7 @@ impl TunnelDevices {
 /// # Errors
 /// [`NetlinkError`] for the first that cannot be removed.
 pub async fn remove_all(netlink: &Netlink, vtep_mac: Option<Mac>) -> Result<(), NetlinkError> {
-    for device in netlink.vxlans().await?.iter().filter(|vxlan| is_ours(vxlan, vtep_mac)) {
+    for device in netlink.udp_tunnels().await?.iter().filter(|vxlan| is_ours(vxlan, vtep_mac)) {
         netlink.delete_link(device.link.index, &device.link.name).await?;
     }
     Ok(())

@@ -56,18 +56,18 @@ const BOTH: &[bool] = &[false, true];
 
 #[rustfmt::skip]
 const DEVICES: [Device; 12] = [
-    Device { name: "gretap", link: "type gretap ttl 64", encap: "gre", entry: "", at: At::Bridge, outer_v6: false, inner: V4, filter: "ip proto 47", shell: (34, 4) },
-    Device { name: "gretap_with_a_key", link: "type gretap ttl 64 key 7", encap: "gre", entry: "gre_key = 7\n", at: At::Bridge, outer_v6: false, inner: V4, filter: "ip proto 47", shell: (34, 8) },
-    Device { name: "geneve", link: "type geneve id 7 ttl 64 df set", encap: "geneve", entry: "vni = 7\nbridge = true\n", at: At::Bridge, outer_v6: false, inner: V4, filter: "udp port 6081", shell: (42, 8) },
+    Device { name: "gretap", link: "type gretap ttl 64", encap: "gre", entry: "", at: At::Bridge, outer_v6: false, inner: BOTH, filter: "ip proto 47", shell: (34, 4) },
+    Device { name: "gretap_with_a_key", link: "type gretap ttl 64 key 7", encap: "gre", entry: "gre_key = 7\n", at: At::Bridge, outer_v6: false, inner: BOTH, filter: "ip proto 47", shell: (34, 8) },
+    Device { name: "geneve", link: "type geneve id 7 ttl 64 df set", encap: "geneve", entry: "vni = 7\nbridge = true\n", at: At::Bridge, outer_v6: false, inner: BOTH, filter: "udp port 6081", shell: (42, 8) },
     Device { name: "gre", link: "type gre ttl 64", encap: "gre-l3", entry: "", at: At::Route, outer_v6: false, inner: BOTH, filter: "ip proto 47", shell: (34, 4) },
     Device { name: "ipip", link: "type ipip ttl 64", encap: "ipip", entry: "", at: At::Route, outer_v6: false, inner: V4, filter: "ip proto 4", shell: (34, 0) },
     Device { name: "sit", link: "type sit ttl 64", encap: "ipip", entry: "", at: At::Route, outer_v6: false, inner: V6, filter: "ip proto 41", shell: (34, 0) },
-    Device { name: "ip6gretap", link: "type ip6gretap hoplimit 64 encaplimit none", encap: "gre", entry: "", at: At::Bridge, outer_v6: true, inner: V4, filter: "ip6 proto 47", shell: (54, 4) },
+    Device { name: "ip6gretap", link: "type ip6gretap hoplimit 64 encaplimit none", encap: "gre", entry: "", at: At::Bridge, outer_v6: true, inner: BOTH, filter: "ip6 proto 47", shell: (54, 4) },
     Device { name: "ip6gre_with_a_limit", link: "type ip6gre hoplimit 64", encap: "gre-l3", entry: "", at: At::Route, outer_v6: true, inner: BOTH, filter: "ip6", shell: (54, 0) },
     Device { name: "ip6tnl", link: "type ip6tnl mode any hoplimit 64 encaplimit none", encap: "ipip", entry: "", at: At::Route, outer_v6: true, inner: BOTH, filter: "ip6 proto 4 or ip6 proto 41", shell: (54, 0) },
-    Device { name: "open_vswitch_with_gre", link: "gre", encap: "gre", entry: "", at: At::Switch, outer_v6: false, inner: V4, filter: "ip proto 47", shell: (34, 4) },
-    Device { name: "open_vswitch_with_geneve", link: "geneve", encap: "geneve", entry: "vni = 7\nbridge = true\n", at: At::Switch, outer_v6: false, inner: V4, filter: "udp port 6081", shell: (42, 8) },
-    Device { name: "open_vswitch_with_vxlan", link: "vxlan", encap: "vxlan", entry: "vni = 7\nbridge = true\n", at: At::Switch, outer_v6: false, inner: V4, filter: "udp port 4789", shell: (42, 8) },
+    Device { name: "open_vswitch_with_gre", link: "gre", encap: "gre", entry: "", at: At::Switch, outer_v6: false, inner: BOTH, filter: "ip proto 47", shell: (34, 4) },
+    Device { name: "open_vswitch_with_geneve", link: "geneve", encap: "geneve", entry: "vni = 7\nbridge = true\n", at: At::Switch, outer_v6: false, inner: BOTH, filter: "udp port 6081", shell: (42, 8) },
+    Device { name: "open_vswitch_with_vxlan", link: "vxlan", encap: "vxlan", entry: "vni = 7\nbridge = true\n", at: At::Switch, outer_v6: false, inner: BOTH, filter: "udp port 4789", shell: (42, 8) },
 ];
 
 fn main() {
@@ -132,6 +132,7 @@ fn up(device: &Device) -> (Topology, Option<Switch>) {
         // Without offload every checksum is complete on the wire.
         host.c(1).ns.exec(&["ethtool", "-K", "eth0", "tx", "off"]).unwrap();
     }
+    h2.ns.exec(&["ethtool", "-K", UPLINK, "tx", "off"]).unwrap();
     let entry = |subnet: &str| {
         format!(
             "[[peer]]\nsubnet = \"{subnet}\"\nhost = \"{}\"\nencap = \"{}\"\nzero_checksum = true\n{}",
@@ -148,26 +149,23 @@ fn up(device: &Device) -> (Topology, Option<Switch>) {
 }
 
 fn join(device: &Device, ns: &Netns, h1: &Host, h2: &Host, dir: &Path) -> Option<Switch> {
+    let subnets = [h1.bridge.subnet(), h1.bridge.subnet_v6().unwrap()];
     if device.at == At::Switch {
         Cmd::new("modprobe").arg("openvswitch").check().unwrap();
         let switch = Switch::start(ns, dir.to_owned(), None).unwrap();
         switch.join(ns, BRIDGE, Datapath::Kernel).unwrap();
         let key = if device.link == "gre" { "" } else { "options:key=7" };
         switch.add_tunnel("tun1", device.link, h1.ip, key).unwrap();
-        ns.ip(&format!("route add {} dev {BRIDGE}", h1.bridge.subnet())).unwrap();
+        ns.ip_batch(&subnets.map(|subnet| format!("route add {subnet} dev {BRIDGE}"))).unwrap();
         return Some(switch);
     }
     let (ip, ip_v6) = (h2.ip.to_string(), h2.ip_v6.to_string());
     ns.ip(&add(device, &ip, &h1.ip.to_string(), &ip_v6, &h1.ip_v6.to_string())).unwrap();
-    let subnets = [h1.bridge.subnet(), h1.bridge.subnet_v6().unwrap()];
     let ours = [IpAddr::from(h2.bridge.ip), h2.bridge.ip_v6.unwrap().into()];
     match device.at {
         At::Bridge | At::Switch => {
-            ns.ip_batch(&[
-                format!("link set t1 mtu {MTU} master {BRIDGE} up"),
-                format!("route add {} dev {BRIDGE}", subnets[0]),
-            ])
-            .unwrap();
+            ns.ip(&format!("link set t1 mtu {MTU} master {BRIDGE} up")).unwrap();
+            ns.ip_batch(&subnets.map(|subnet| format!("route add {subnet} dev {BRIDGE}"))).unwrap();
         }
         At::Route => {
             ns.ip(&format!("link set t1 mtu {MTU} up")).unwrap();
@@ -206,10 +204,23 @@ fn is_a_peer(device: &Device, across: bool) {
         assert!(ping(&h1.ns, bridge, 2).unwrap().clean(), "docker0 from docker0");
         assert!(ping(&h2.ns, here.ip, 2).unwrap().clean(), "a container from the other host");
     }
-    // Floods alone may be refused.
+    if device.name == "geneve" {
+        fragments_arrive(h1, h2);
+    }
+    // Floods alone may be refused, and a bridge's word that its containers could be reached without it.
     let drops = h1.overlayd().drops().unwrap();
-    let floods = ["inner_multicast", "inner_protocol", "not_local"];
+    let floods = ["inner_multicast", "inner_protocol", "inner_martian", "not_local"];
     assert!(drops.keys().all(|reason| floods.contains(&reason.as_str())), "{drops:?}");
+}
+
+/// What the kernel sends in pieces its own device puts together again on the other host, and ours takes from there.
+fn fragments_arrive(h1: &Host, h2: &Host) {
+    let device = h1.ns.ip("-d link show dev ovl6081").unwrap().stdout;
+    assert!(device.contains("geneve") && device.contains(",UP"), "{device}");
+    h2.ns.ip_batch(&["link set t1 type geneve id 7 df unset".into(), "link set t1 mtu 1500".into()]).unwrap();
+    let large = ["ping", "-q", "-c", "3", "-i", "0.2", "-W", "2", "-s", "1450", &h1.c(1).ip.to_string()];
+    let answered = h2.ns.exec(&large).unwrap().stdout;
+    assert!(answered.contains("3 received"), "{answered}");
 }
 
 /// Our packets and the kernel's differ in nothing but addresses, lengths and checksums, up to what they carry.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use overlay_common::{
+    Kinds,
     map::{Tunnel, tunnel_flag},
     vni::VniKey,
 };
@@ -14,6 +15,7 @@ use super::{Aspect, Daemon, notes::Source};
 use crate::{
     datapath::{DatapathError, Tools, map::Maps},
     exit::one_line,
+    local::Local,
     reconcile::held::Held,
 };
 
@@ -21,15 +23,17 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Carried {
     ports: BTreeMap<u16, u32>,
+    /// The kinds that this host takes.
+    kinds: Kinds,
     vnis: BTreeSet<VniKey>,
     /// The ports to which packets go that want UDP checksums.
     checksums: BTreeSet<u16>,
 }
 
 impl Carried {
-    fn of(held: &Held) -> Self {
+    fn of(held: &Held, local: &Local) -> Self {
         let (vnis, checksums) = (held.vnis().collect(), held.checksum_ports().collect());
-        Self { ports: held.observed().listen_ports.clone(), vnis, checksums }
+        Self { ports: held.observed().listen_ports.clone(), kinds: local.takes, vnis, checksums }
     }
 }
 
@@ -37,7 +41,7 @@ impl Daemon {
     /// Keeps the tunnel devices as they should be: looked at where ports or VNIs are others than last time, or where
     /// links `changed`.
     pub(super) async fn follow_tunnels(&mut self, changed: bool) {
-        let carried = self.reconciler.held().map(Carried::of);
+        let carried = self.reconciler.held().map(|held| Carried::of(held, &self.local));
         let same = carried.is_some() && carried == self.tunnels_told;
         if same && !changed && !self.troubles.contains_key(&Aspect::Tunnels) {
             return;

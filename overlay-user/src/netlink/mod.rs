@@ -22,8 +22,8 @@ mod nexthop_object;
 mod request;
 mod route;
 mod rule;
+mod udp_tunnel;
 mod vni_filter;
-mod vxlan;
 mod xdp;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -42,7 +42,7 @@ pub use self::{
     next_hop::NextHop,
     route::{MAIN_TABLE, OverlayRoute, RouteEntry},
     rule::OverlayRule,
-    vxlan::{TunnelSettings, Vxlan},
+    udp_tunnel::{TunnelSettings, UdpTunnel},
     xdp::{XdpMode, XdpProgram},
 };
 use self::{

@@ -6,13 +6,13 @@ use tracing::{info, warn};
 use super::{TunnelDevices, attachment, said, words};
 use crate::{
     datapath::{Tools, attach, held::HeldLink},
-    netlink::Vxlan,
+    netlink::UdpTunnel,
 };
 
 impl TunnelDevices {
     /// Sees to it that the program is attached: once in a daemon's life always, so that it is this build's.
     /// Returns whether the device is up.
-    pub(super) async fn guard(&mut self, device: &Vxlan, tools: &mut Tools<'_>) -> Result<bool, String> {
+    pub(super) async fn guard(&mut self, device: &UdpTunnel, tools: &mut Tools<'_>) -> Result<bool, String> {
         let (index, name) = (device.link.index, device.link.name.as_str());
         let attached = attach::is_attached(program::TUNNEL_INGRESS, name).map_err(words)?;
         let pinned = tools.pins.link(index, program::TUNNEL_INGRESS).exists();
@@ -45,7 +45,7 @@ impl TunnelDevices {
     }
 
     /// Removes a device of ours: the programs forget it first, and its own program goes last.
-    pub(super) async fn remove(&mut self, device: &Vxlan, tools: &mut Tools<'_>) -> Result<(), String> {
+    pub(super) async fn remove(&mut self, device: &UdpTunnel, tools: &mut Tools<'_>) -> Result<(), String> {
         let (index, name, port) = (device.link.index, device.link.name.as_str(), u32::from(device.port));
         if tools.maps.tunnel_device(port).map_err(words)?.is_some_and(|entry| entry.ifindex == index) {
             tools.maps.delete_tunnel_device(port).map_err(words)?;

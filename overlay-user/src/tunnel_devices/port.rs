@@ -3,17 +3,20 @@
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use overlay_common::map::{TunnelDevice, tunnel_device_flag};
+use overlay_common::{
+    Encap,
+    map::{TunnelDevice, tunnel_device_flag},
+};
 use tracing::info;
 
 use super::{
     Outcome, Round, TunnelDevices, device,
-    device::is_ours,
+    device::{Uncreated, is_ours},
     said,
     taken::{Holder, by_a_socket},
     words,
 };
-use crate::netlink::{TunnelSettings, Vxlan};
+use crate::netlink::{TunnelSettings, UdpTunnel};
 
 /// How long a port is left alone after a device could not be made for it. Making one and deleting it are link
 /// events themselves, which must not lead to the next attempt.
@@ -24,7 +27,7 @@ impl TunnelDevices {
     pub(super) async fn settle(
         &mut self,
         port: u16,
-        ours: Option<&Vxlan>,
+        ours: Option<&UdpTunnel>,
         round: &mut Round<'_>,
     ) -> Result<Outcome, String> {
         let settings = round.wanted.settings(port, round.vtep_mac);
@@ -52,21 +55,27 @@ impl TunnelDevices {
         if !round.shares(settings.port) && by_a_socket(settings.port) {
             return Ok(Outcome::Taken(Holder::Socket));
         }
-        let device = device::create(settings, round.tools.netlink).await?;
+        let device = match device::create(settings, round.tools.netlink).await {
+            Ok(device) => device,
+            Err(Uncreated::Unsupported) => return Ok(Outcome::Unsupported),
+            Err(Uncreated::Failed(reason)) => return Err(reason),
+        };
         self.raise(&device, settings, round).await
     }
 
     /// Guards a device, sets its VNIs, and sets it up. Where the port turns out to be taken, the device goes.
     async fn raise(
         &mut self,
-        device: &Vxlan,
+        device: &UdpTunnel,
         settings: &TunnelSettings,
         round: &mut Round<'_>,
     ) -> Result<Outcome, String> {
         let (index, netlink) = (device.link.index, round.tools.netlink);
         let up = self.guard(device, &mut round.tools).await?;
         device::repair(device, settings, netlink).await?;
-        if netlink.set_vnis(index, &round.wanted.vnis).await.map_err(said)? {
+        if settings.encap == Encap::Vxlan
+            && netlink.set_vnis(index, &round.wanted.vnis).await.map_err(said)?
+        {
             info!("tunnel device {} takes VNIs {:?}", settings.name, round.wanted.vnis);
         }
         round.enter(settings.port, index)?;
@@ -81,7 +90,7 @@ impl TunnelDevices {
             Err(error) if error.errno() == Some(Errno::EADDRINUSE) => {
                 self.remove(device, &mut round.tools).await?;
                 // Whoever it is may have come after we looked.
-                let mut found = netlink.vxlans().await.map_err(said)?;
+                let mut found = netlink.udp_tunnels().await.map_err(said)?;
                 found.retain(|vxlan| !is_ours(vxlan, Some(settings.mac)));
                 Ok(Outcome::Taken(Holder::among(&found, settings.port).unwrap_or(Holder::Socket)))
             }
@@ -128,6 +137,13 @@ impl Round<'_> {
                     None => notes.push(holder.note(port)),
                 }
                 self.put(port, TunnelDevice { ifindex: 0, flags: tunnel_device_flag::SHARED })
+            }
+            Ok(Outcome::Unsupported) => {
+                notes.push(format!(
+                    "this kernel has no Geneve devices (module geneve), so overlayd has none on UDP port {port}: what \
+                     arrives there is not merged (GRO), and fragments and packets with IP options are lost"
+                ));
+                self.tools.maps.delete_tunnel_device(u32::from(port)).map_err(words)
             }
             Err(reason) if was_up => {
                 troubles

@@ -1,4 +1,4 @@
-//! What is wanted: a device for each port that carries tunnels, and on each the VNIs that peers send with.
+//! What is wanted: a device for each port that carries tunnels, and on those of VXLAN the VNIs that peers send with.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,8 @@ const LARGEST_FRAME: u32 = 65_535 - 40 - 8 - 8;
 /// Ports, VNIs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// The ports, and the devices' names.
-    pub(super) ports: BTreeMap<u16, String>,
+    /// The ports, the devices' names, and their kinds.
+    pub(super) ports: BTreeMap<u16, (String, Encap)>,
     /// What peers may send with: the programs accept no other.
     pub(super) vnis: BTreeSet<u32>,
 }
@@ -29,21 +29,32 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What the programs listen to.
     pub(super) fn read(local: &Local, maps: &Maps) -> Result<Self, DatapathError> {
-        let further = maps.listen_ports()?.into_iter().filter(|(_, encap)| *encap == Encap::Vxlan as u32);
+        let with_devices =
+            |encap| [Encap::Vxlan, Encap::Geneve].into_iter().find(|kind| *kind as u32 == encap);
+        let further = maps.listen_ports()?.into_iter();
+        let further = further.filter_map(|(port, encap)| Some((port, with_devices(encap)?)));
         let vnis = maps.peers()?.into_iter().map(|(key, _)| key.vni).filter(|vni| *vni != VniKey::NONE);
-        Ok(Self::of(local, further.map(|(port, _)| port), vnis.map(VniKey::get)))
+        Ok(Self::of(local, further, vnis.map(VniKey::get)))
     }
 
-    fn of(local: &Local, further: impl Iterator<Item = u16>, vnis: impl Iterator<Item = u32>) -> Self {
-        let mut ports: BTreeMap<u16, String> = further.map(|port| (port, format!("ovl{port}"))).collect();
-        ports.insert(local.port, "ovl0".to_owned());
+    fn of(
+        local: &Local,
+        further: impl Iterator<Item = (u16, Encap)>,
+        vnis: impl Iterator<Item = u32>,
+    ) -> Self {
+        let geneve = local.takes.contains(Encap::Geneve).then_some((local.geneve_port, Encap::Geneve));
+        let named = |(port, encap)| (port, (format!("ovl{port}"), encap));
+        let mut ports: BTreeMap<u16, (String, Encap)> = further.chain(geneve).map(named).collect();
+        ports.insert(local.port, ("ovl0".to_owned(), Encap::Vxlan));
         Self { ports, vnis: vnis.chain([local.vni.get()]).collect() }
     }
 
     /// What the device on a port is to be; none where there is to be none.
     pub(super) fn settings(&self, port: u16, vtep_mac: Mac) -> Option<TunnelSettings> {
+        let (name, encap) = self.ports.get(&port)?.clone();
         Some(TunnelSettings {
-            name: self.ports.get(&port)?.clone(),
+            encap,
+            name,
             alias: ALIAS,
             // Inner frames for our VTEP are PACKET_HOST then, as they are on the kernel's own path.
             mac: vtep_mac,
@@ -63,11 +74,24 @@ mod tests {
 
     #[test]
     fn the_nodes_own_port_is_ovl0_and_each_other_is_named_after_itself() {
-        let wanted = Wanted::of(&local(), [8472, 4790].into_iter(), [7, 1].into_iter());
-        let ports: Vec<_> = wanted.ports.iter().map(|(port, name)| (*port, name.as_str())).collect();
-        assert_eq!(ports, [(4789, "ovl0"), (4790, "ovl4790"), (8472, "ovl8472")]);
+        let further = [(8472, Encap::Vxlan), (4790, Encap::Geneve)];
+        let wanted = Wanted::of(&local(), further.into_iter(), [7, 1].into_iter());
+        let named = |(port, (name, encap)): (&u16, &(String, Encap))| (*port, name.clone(), *encap);
+        let ports: Vec<_> = wanted.ports.iter().map(named).collect();
+        let of = |port, name: &str, encap| (port, name.to_owned(), encap);
+        assert_eq!(
+            ports,
+            [
+                of(4789, "ovl0", Encap::Vxlan),
+                of(4790, "ovl4790", Encap::Geneve),
+                of(8472, "ovl8472", Encap::Vxlan)
+            ]
+        );
         assert_eq!(wanted.vnis, BTreeSet::from([1, 7]));
         assert_eq!(wanted.settings(4791, Mac::default()), None);
+        let geneve = Local { takes: [Encap::Geneve].into_iter().collect(), ..local() };
+        let wanted = Wanted::of(&geneve, [].into_iter(), [].into_iter());
+        assert_eq!(wanted.ports[&6081], ("ovl6081".to_owned(), Encap::Geneve));
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use nix::errno::Errno;
-use overlay_user::netlink::{Netlink, TunnelSettings, Vxlan};
+use overlay_common::Encap;
+use overlay_user::netlink::{Netlink, TunnelSettings, UdpTunnel};
 use serde_json::{Value, json as value};
 
 use crate::namespace::{in_namespace, json, link, run};
 
 fn settings(name: &str, port: u16) -> TunnelSettings {
     TunnelSettings {
+        encap: Encap::Vxlan,
         name: name.to_owned(),
         alias: "ours",
         mac: "02:00:00:00:00:09".parse().unwrap(),
@@ -25,8 +27,8 @@ async fn create(netlink: &Netlink, settings: &TunnelSettings) -> u32 {
     link(netlink, &settings.name).await.index
 }
 
-async fn vxlan(netlink: &Netlink, name: &str) -> Vxlan {
-    let all = netlink.vxlans().await.unwrap();
+async fn vxlan(netlink: &Netlink, name: &str) -> UdpTunnel {
+    let all = netlink.udp_tunnels().await.unwrap();
     all.into_iter().find(|vxlan| vxlan.link.name == name).unwrap()
 }
 
@@ -92,7 +94,7 @@ fn a_plain_vxlan_is_read_as_it_is_and_other_links_are_none() {
         run("ip link add v0 type veth peer v1");
         run("ip link add f7 type vxlan id 7 dstport 4790 local 127.0.0.1");
         run("ip link add e0 up type vxlan external dstport 4791 nolearning udp6zerocsumrx");
-        let mut all = netlink.vxlans().await.unwrap();
+        let mut all = netlink.udp_tunnels().await.unwrap();
         all.sort_by_key(|vxlan| vxlan.link.index);
         let told: Vec<_> = all
             .iter()

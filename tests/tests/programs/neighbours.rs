@@ -120,7 +120,7 @@ fn who_asks_for_our_addresses_is_answered() {
             "in VXLAN from no peer: another owner of the port may know it",
             UPLINK_RESOLVE,
             dev::UPLINK,
-            { came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, UDP, in_vxlan(&asks(BRIDGE, GATEWAY)).1) },
+            came(&PeerHost { underlay: [10, 0, 0, 9], ..A }, UDP, in_vxlan(&asks(BRIDGE, GATEWAY)).1),
         )
         .with(bridge),
         Case::new("from no peer", UPLINK_RESOLVE, dev::UPLINK, {

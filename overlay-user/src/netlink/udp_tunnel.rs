@@ -1,21 +1,23 @@
-//! VXLAN devices: which there are, and ours.
+//! VXLAN and Geneve devices: which there are, and ours.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
-        LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage,
     },
 };
 use nix::errno::Errno;
-use overlay_common::Mac;
+use overlay_common::{Encap, Mac};
 
 use super::{Link, Netlink, NetlinkError, link};
 
-/// A VXLAN device.
+/// A VXLAN or Geneve device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vxlan {
+pub struct UdpTunnel {
+    /// Which of the two.
+    pub encap: Encap,
     /// What it has in common with all links.
     pub link: Link,
     /// IFLA_IFALIAS: a text that anybody may give a link.
@@ -30,9 +32,9 @@ pub struct Vxlan {
     pub vni: u32,
     /// The outer headers come with each packet (collect metadata).
     pub external: bool,
-    /// Takes only the VNIs that were added to it.
+    /// Takes only the VNIs that were added to it, as VXLAN devices can.
     pub vni_filter: bool,
-    /// Fills its FDB from what it receives.
+    /// Fills its FDB from what it receives, as VXLAN devices can.
     pub learning: bool,
     /// Takes packets over IPv6 whose UDP checksum is zero (RFC 6935).
     pub udp6_zero_checksum: bool,
@@ -41,6 +43,8 @@ pub struct Vxlan {
 /// What one of our tunnel devices is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelSettings {
+    /// VXLAN or Geneve.
+    pub encap: Encap,
     /// Its name.
     pub name: String,
     /// Its IFLA_IFALIAS.
@@ -58,41 +62,57 @@ pub struct TunnelSettings {
 }
 
 impl Netlink {
-    /// The VXLAN devices of the namespace.
-    pub async fn vxlans(&self) -> Result<Vec<Vxlan>, NetlinkError> {
+    /// The VXLAN and Geneve devices of the namespace.
+    pub async fn udp_tunnels(&self) -> Result<Vec<UdpTunnel>, NetlinkError> {
+        let mut found = self.udp_tunnels_of(InfoKind::Vxlan, Encap::Vxlan).await?;
+        found.extend(self.udp_tunnels_of(InfoKind::Geneve, Encap::Geneve).await?);
+        Ok(found)
+    }
+
+    async fn udp_tunnels_of(&self, kind: InfoKind, encap: Encap) -> Result<Vec<UdpTunnel>, NetlinkError> {
         let mut request = link::request();
-        request.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan)]));
+        request.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
         self.dump(RouteNetlinkMessage::GetLink(request), |answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Vxlan::from_message(message),
+            RouteNetlinkMessage::NewLink(message) => UdpTunnel::from_message(message, encap),
             _ => None,
         })
         .await
-        .map_err(|cause| NetlinkError::new("list VXLAN devices", cause))
+        .map_err(|cause| NetlinkError::new(format!("list {encap} devices"), cause))
     }
 
-    /// Creates an external VXLAN device with a VNI filter, down and taking no VNI. Fails with EEXIST where
+    /// Creates an external device, down; one of VXLAN with a VNI filter, and taking no VNI. Fails with EEXIST where
     /// the name is taken.
     pub async fn create_tunnel(&self, settings: &TunnelSettings) -> Result<(), NetlinkError> {
         let mut message = changes(settings);
         message.attributes.push(LinkAttribute::IfName(settings.name.clone()));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(vec![
-                InfoVxlan::Id(0),
-                InfoVxlan::CollectMetadata(true),
-                InfoVxlan::Vnifilter(true),
-                InfoVxlan::Learning(false),
-                // Of other overlayds: their programs cannot compute the checksum of an aggregate.
-                InfoVxlan::UDPZeroCsumRX(true),
-                InfoVxlan::Port(settings.port),
-                InfoVxlan::PortRange(settings.source_ports),
-            ])),
-        ]));
+        // Zero checksums over IPv6 are other overlayds': their programs cannot compute the checksum of an aggregate.
+        let info = match settings.encap {
+            Encap::Geneve => vec![
+                LinkInfo::Kind(InfoKind::Geneve),
+                LinkInfo::Data(InfoData::Geneve(vec![
+                    InfoGeneve::CollectMetadata,
+                    InfoGeneve::UdpZeroCsum6Rx(true),
+                    InfoGeneve::Port(settings.port),
+                ])),
+            ],
+            _ => vec![
+                LinkInfo::Kind(InfoKind::Vxlan),
+                LinkInfo::Data(InfoData::Vxlan(vec![
+                    InfoVxlan::Id(0),
+                    InfoVxlan::CollectMetadata(true),
+                    InfoVxlan::Vnifilter(true),
+                    InfoVxlan::Learning(false),
+                    InfoVxlan::UDPZeroCsumRX(true),
+                    InfoVxlan::Port(settings.port),
+                    InfoVxlan::PortRange(settings.source_ports),
+                ])),
+            ],
+        };
+        message.attributes.push(LinkAttribute::LinkInfo(info));
         let message = RouteNetlinkMessage::NewLink(message);
-        self.requests
-            .change(message, NLM_F_CREATE | NLM_F_EXCL)
-            .await
-            .map_err(|cause| NetlinkError::new(format!("create VXLAN device {}", settings.name), cause))
+        self.requests.change(message, NLM_F_CREATE | NLM_F_EXCL).await.map_err(|cause| {
+            NetlinkError::new(format!("create {} device {}", settings.encap, settings.name), cause)
+        })
     }
 
     /// Sets what of a tunnel device can be set at any time: alias, MAC address, MTU, aggregates, no ARP.
@@ -155,9 +175,10 @@ fn changes(settings: &TunnelSettings) -> LinkMessage {
     message
 }
 
-impl Vxlan {
-    fn from_message(message: &LinkMessage) -> Option<Self> {
-        let mut vxlan = Self {
+impl UdpTunnel {
+    fn from_message(message: &LinkMessage, encap: Encap) -> Option<Self> {
+        let mut tunnel = Self {
+            encap,
             link: Link::from_message(message)?,
             alias: None,
             arp: !message.header.flags.contains(LinkFlags::Noarp),
@@ -171,18 +192,37 @@ impl Vxlan {
         };
         for attribute in &message.attributes {
             match attribute {
-                LinkAttribute::IfAlias(alias) => vxlan.alias = Some(alias.clone()),
-                LinkAttribute::GsoIpv4MaxSize(size) => vxlan.gso_max_size = *size,
-                LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| vxlan.read(info)),
+                LinkAttribute::IfAlias(alias) => tunnel.alias = Some(alias.clone()),
+                LinkAttribute::GsoIpv4MaxSize(size) => tunnel.gso_max_size = *size,
+                LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| tunnel.read(info)),
                 _ => {}
             }
         }
         // A kernel that does not filter by kind tells of all links.
-        (vxlan.link.kind.as_deref() == Some("vxlan")).then_some(vxlan)
+        (tunnel.link.kind.as_deref() == Some(encap.name())).then_some(tunnel)
     }
 
     fn read(&mut self, info: &LinkInfo) {
-        let LinkInfo::Data(InfoData::Vxlan(data)) = info else { return };
+        match info {
+            LinkInfo::Data(InfoData::Vxlan(data)) => self.read_vxlan(data),
+            LinkInfo::Data(InfoData::Geneve(data)) => self.read_geneve(data),
+            _ => {}
+        }
+    }
+
+    fn read_geneve(&mut self, data: &[InfoGeneve]) {
+        for info in data {
+            match info {
+                InfoGeneve::Id(vni) => self.vni = *vni,
+                InfoGeneve::Port(port) => self.port = *port,
+                InfoGeneve::CollectMetadata => self.external = true,
+                InfoGeneve::UdpZeroCsum6Rx(taken) => self.udp6_zero_checksum = *taken,
+                _ => {}
+            }
+        }
+    }
+
+    fn read_vxlan(&mut self, data: &[InfoVxlan]) {
         for info in data {
             match info {
                 InfoVxlan::Id(vni) => self.vni = *vni,
