@@ -1,6 +1,8 @@
 //! What the daemon is told: flags first, then the configuration file, then defaults.
 
+mod flannel;
 mod list;
+mod store;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,6 +18,8 @@ use overlay_common::{
 };
 use serde::Deserialize;
 
+pub use self::store::StoreConfig;
+
 /// Where things are kept unless told otherwise.
 pub mod default {
     /// The directory of pins.
@@ -26,6 +30,8 @@ pub mod default {
     pub const ETCD_PREFIX: &str = "/overlayd/network";
     /// Where etcd is.
     pub const ETCD_ENDPOINT: &str = "http://127.0.0.1:2379";
+    /// For how long the disappearance of most subnets at once is doubted.
+    pub const PRUNE_DELAY: std::time::Duration = std::time::Duration::from_secs(60);
     /// Docker's own bridge.
     pub const BRIDGE: &str = "docker0";
 }
@@ -121,6 +127,28 @@ pub struct Flags {
     /// The prefix of the network's keys in etcd [default: /overlayd/network]
     #[arg(long, env = "OVERLAYD_ETCD_PREFIX", value_name = "KEY", conflicts_with = "peers")]
     pub etcd_prefix: Option<String>,
+    /// The certificates (PEM) that sign those of etcd's https:// endpoints [default: the system's]
+    #[arg(long, env = "OVERLAYD_ETCD_CAFILE", value_name = "FILE", conflicts_with = "peers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// This host's certificate (PEM), where etcd asks for one; read again when it changes
+    #[arg(long, env = "OVERLAYD_ETCD_CERTFILE", value_name = "FILE", conflicts_with = "peers")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// The key (PEM) of this host's certificate
+    #[arg(long, env = "OVERLAYD_ETCD_KEYFILE", value_name = "FILE", conflicts_with = "peers")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// This host's user in etcd
+    #[arg(long, env = "OVERLAYD_ETCD_USERNAME", value_name = "NAME", conflicts_with = "peers")]
+    pub etcd_username: Option<String>,
+    /// A file with that user's password; read again when it changes
+    #[arg(long, env = "OVERLAYD_ETCD_PASSWORD_FILE", value_name = "FILE", conflicts_with = "peers")]
+    pub etcd_password_file: Option<PathBuf>,
+    /// The environment variable with that password, where it is in none of overlayd's own.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) etcd_password_variable: Option<String>,
+    /// Seconds for which routes stay in force when etcd has lost most of them at once; 0 believes it [default: 60]
+    #[arg(long, env = "OVERLAYD_PRUNE_DELAY", value_name = "SECONDS", conflicts_with = "peers")]
+    pub prune_delay: Option<u64>,
     /// A peers file (TOML) instead of etcd; watched, and applied on change
     #[arg(long, env = "OVERLAYD_PEERS", value_name = "FILE")]
     pub peers: Option<PathBuf>,
@@ -142,20 +170,6 @@ pub struct Flags {
 fn encap<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Encap>, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map(Some).map_err(|error| serde::de::Error::custom(format!("encap {name:?} is {error}")))
-}
-
-/// Where routes come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreConfig {
-    /// etcd.
-    Etcd {
-        /// At least one.
-        endpoints: Vec<String>,
-        /// Without a slash at its end.
-        prefix: String,
-    },
-    /// A peers file.
-    File(PathBuf),
 }
 
 /// Everything the daemon needs to know, checked as far as it can be without the kernel or the store.
@@ -221,8 +235,8 @@ impl Flags {
             if flags.is_empty() { file } else { flags }
         }
         // A store chosen by flag leaves no room for the file's other store.
-        let etcd_by_flag = !self.etcd_endpoints.is_empty() || self.etcd_prefix.is_some();
-        let file_by_flag = self.peers.is_some();
+        let etcd_by_flag = self.has_etcd();
+        let file = if self.peers.is_some() { file.without_etcd() } else { file };
         Self {
             ifaces: list(self.ifaces, file.ifaces),
             bridges: list(self.bridges, file.bridges),
@@ -235,12 +249,15 @@ impl Flags {
             accept: list(self.accept, file.accept),
             geneve_port: self.geneve_port.or(file.geneve_port),
             decap: self.decap.or(file.decap),
-            etcd_endpoints: if file_by_flag {
-                Vec::new()
-            } else {
-                list(self.etcd_endpoints, file.etcd_endpoints)
-            },
-            etcd_prefix: if file_by_flag { None } else { self.etcd_prefix.or(file.etcd_prefix) },
+            etcd_endpoints: list(self.etcd_endpoints, file.etcd_endpoints),
+            etcd_prefix: self.etcd_prefix.or(file.etcd_prefix),
+            etcd_cafile: self.etcd_cafile.or(file.etcd_cafile),
+            etcd_certfile: self.etcd_certfile.or(file.etcd_certfile),
+            etcd_keyfile: self.etcd_keyfile.or(file.etcd_keyfile),
+            etcd_username: self.etcd_username.or(file.etcd_username),
+            etcd_password_file: self.etcd_password_file.or(file.etcd_password_file),
+            etcd_password_variable: self.etcd_password_variable.or(file.etcd_password_variable),
+            prune_delay: self.prune_delay.or(file.prune_delay),
             peers: if etcd_by_flag { None } else { self.peers.or(file.peers) },
             pin_dir: self.pin_dir.or(file.pin_dir),
             state_dir: self.state_dir.or(file.state_dir),
@@ -249,11 +266,39 @@ impl Flags {
         }
     }
 
+    /// Whether they say anything about etcd.
+    fn has_etcd(&self) -> bool {
+        let files = [&self.etcd_cafile, &self.etcd_certfile, &self.etcd_keyfile, &self.etcd_password_file];
+        !self.etcd_endpoints.is_empty()
+            || self.etcd_prefix.is_some()
+            || self.etcd_username.is_some()
+            || self.etcd_password_variable.is_some()
+            || self.prune_delay.is_some()
+            || files.into_iter().any(Option::is_some)
+    }
+
+    /// What they say besides.
+    fn without_etcd(self) -> Self {
+        Self {
+            etcd_endpoints: Vec::new(),
+            etcd_prefix: None,
+            etcd_cafile: None,
+            etcd_certfile: None,
+            etcd_keyfile: None,
+            etcd_username: None,
+            etcd_password_file: None,
+            etcd_password_variable: None,
+            prune_delay: None,
+            ..self
+        }
+    }
+
     /// Checks everything that can be checked without the kernel and the store.
     ///
     /// # Errors
     /// One line for the first value that cannot be used: a usage error.
     pub fn check(self) -> anyhow::Result<Config> {
+        let store = StoreConfig::of(&self)?;
         let ifaces = ifaces(self.ifaces)?;
         let bridges = if self.bridges.is_empty() { vec![default::BRIDGE.to_owned()] } else { self.bridges };
         for (n, bridge) in bridges.iter().enumerate() {
@@ -295,7 +340,7 @@ impl Flags {
             accept: self.accept.into_iter().collect(),
             geneve_port,
             decap: self.decap.unwrap_or_default(),
-            store: store(self.peers, self.etcd_endpoints, self.etcd_prefix)?,
+            store,
             pin_dir: self.pin_dir.unwrap_or_else(|| default::PIN_DIR.into()),
             state_dir: self.state_dir.unwrap_or_else(|| default::STATE_DIR.into()),
             on_exit: self.on_exit.unwrap_or_default(),
@@ -337,40 +382,6 @@ fn public_ips(ips: &[IpAddr]) -> anyhow::Result<(Option<Ipv4Addr>, Option<Ipv6Ad
         }
     }
     Ok((v4, v6))
-}
-
-fn store(
-    peers: Option<PathBuf>,
-    endpoints: Vec<String>,
-    prefix: Option<String>,
-) -> anyhow::Result<StoreConfig> {
-    if let Some(file) = peers {
-        ensure!(
-            endpoints.is_empty() && prefix.is_none(),
-            "routes come from etcd or from a peers file, not from both: remove `peers` or the `etcd_…` keys"
-        );
-        return Ok(StoreConfig::File(file));
-    }
-    let endpoints = if endpoints.is_empty() { vec![default::ETCD_ENDPOINT.to_owned()] } else { endpoints };
-    for endpoint in &endpoints {
-        ensure!(
-            !endpoint.starts_with("https://"),
-            "--etcd-endpoints {endpoint} needs TLS, which this version does not speak: use an http:// endpoint"
-        );
-        ensure!(
-            endpoint.starts_with("http://"),
-            "--etcd-endpoints {endpoint}: a URL like {} is expected",
-            default::ETCD_ENDPOINT
-        );
-    }
-    let prefix = prefix.unwrap_or_else(|| default::ETCD_PREFIX.to_owned());
-    let trimmed = prefix.trim_end_matches('/').to_owned();
-    ensure!(
-        trimmed.starts_with('/'),
-        "--etcd-prefix {prefix}: a key like {} is expected",
-        default::ETCD_PREFIX
-    );
-    Ok(StoreConfig::Etcd { endpoints, prefix: trimmed })
 }
 
 #[cfg(test)]

@@ -95,9 +95,12 @@ pub async fn withdraw(state: &State) -> anyhow::Result<()> {
         return Ok(());
     }
     let store = EtcdStore::new(EtcdOptions {
-        endpoints: etcd.endpoints.clone(),
+        access: etcd.access.clone(),
         prefix: etcd.prefix.clone(),
         previous: state.announcements.clone(),
+        node: state.node_name.clone(),
+        prune_delay: Duration::ZERO,
+        in_force: 0,
     })?;
     Ok(store.withdraw(&state.announcements).await?)
 }

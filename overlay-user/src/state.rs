@@ -18,7 +18,13 @@ use nix::{
 use overlay_common::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::StoreConfig, datapath::pin::Pins, store::Announcement, sysctl, underlay::Underlay};
+use crate::{
+    config::StoreConfig,
+    datapath::pin::Pins,
+    store::{Announcement, etcd::Access},
+    sysctl,
+    underlay::Underlay,
+};
 
 /// The file in the state directory.
 const FILE: &str = "state.json";
@@ -29,8 +35,9 @@ const VERSION: u32 = 1;
 /// Where the announcements were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EtcdState {
-    /// The endpoints.
-    pub endpoints: Vec<String>,
+    /// How it is reached; no secrets.
+    #[serde(flatten)]
+    pub access: Access,
     /// The keys' prefix.
     pub prefix: String,
 }
@@ -292,8 +299,8 @@ impl State {
     /// Notes where announcements are made from now on.
     pub fn note_store(&mut self, store: &StoreConfig) {
         self.etcd = match store {
-            StoreConfig::Etcd { endpoints, prefix } => {
-                Some(EtcdState { endpoints: endpoints.clone(), prefix: prefix.clone() })
+            StoreConfig::Etcd { access, prefix, .. } => {
+                Some(EtcdState { access: access.clone(), prefix: prefix.clone() })
             }
             StoreConfig::File(_) => None,
         };

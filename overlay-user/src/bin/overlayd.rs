@@ -1,11 +1,17 @@
 //! The daemon, and `overlayd detach`, which removes every trace of it.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{self, ExitCode},
+};
 
 use clap::{Args, Parser, Subcommand};
 use overlay_user::{
     config::{self, Config, Flags, LogFormat, default},
-    daemon, detach,
+    daemon::{self, Ended},
+    detach,
     exit::{self, Failure},
     memory,
 };
@@ -26,7 +32,7 @@ struct Cli {
     run: Run,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Run {
     /// A configuration file (TOML) with the flags' names as keys (`etcd_endpoints`, …); flags win
     #[arg(long, env = "OVERLAYD_CONFIG", value_name = "FILE")]
@@ -66,11 +72,23 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             runtime()?.block_on(detach::run(&pin_dir, &state_dir))
         }
         None => {
-            let (config, log_format) = configure(cli.run)?;
+            let (config, log_format) = configure(cli.run.clone())?;
             start_log(log_format);
-            runtime()?.block_on(daemon::run(config))
+            let ended = runtime()?.block_on(daemon::run(config, || configure(cli.run.clone()).map(drop)))?;
+            match ended {
+                Ended::Code(code) => Ok(code),
+                Ended::Again => Err(again()),
+            }
         }
     }
+}
+
+/// Becomes a new process of the same number, with the same arguments. Returns only where that fails.
+fn again() -> anyhow::Error {
+    // The program may have been replaced by a newer one of the same name: that is the one to run.
+    let program = std::env::args_os().next().unwrap_or_else(|| "overlayd".into());
+    let error = process::Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    anyhow::anyhow!("cannot start {} again: {error}; the data path goes on forwarding", program.display())
 }
 
 /// Merges flags and file. What does not fit is a usage error.
@@ -80,6 +98,7 @@ fn configure(run: Run) -> anyhow::Result<(Config, LogFormat)> {
         Some(path) => run.flags.over(config::read_file(path).map_err(usage)?),
         None => run.flags,
     };
+    let flags = flags.over(Flags::of_flannel(|name| std::env::var(name).ok()).map_err(usage)?);
     let log_format = flags.log_format.unwrap_or_default();
     let config = flags.check().map_err(|error| {
         usage(match &run.config {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::etcd::Access;
 
 fn flags() -> Flags {
     Flags { ifaces: vec!["eth0".into()], node_name: Some("n1".into()), ..Flags::default() }
@@ -11,8 +12,9 @@ fn defaults() {
     assert_eq!((config.vni, config.port), (Vni::DEFAULT, 4789));
     assert_eq!(config.on_exit, OnExit::Keep);
     let etcd = StoreConfig::Etcd {
-        endpoints: vec!["http://127.0.0.1:2379".into()],
+        access: Access { endpoints: vec!["http://127.0.0.1:2379".into()], ..Access::default() },
         prefix: "/overlayd/network".into(),
+        prune_delay: std::time::Duration::from_secs(60),
     };
     assert_eq!(config.store, etcd);
 }
@@ -48,7 +50,9 @@ fn what_cannot_work_is_refused() {
     assert!(refuse(Flags::default()).contains("--iface"));
     assert!(refuse(Flags { bridges: vec!["a".into(), "a".into()], ..flags() }).contains("twice"));
     assert!(refuse(Flags { bridges: vec!["eth0".into()], ..flags() }).contains("at once"));
-    assert!(refuse(Flags { etcd_endpoints: vec!["127.0.0.1".into()], ..flags() }).contains("URL"));
+    assert!(refuse(Flags { etcd_endpoints: vec!["127.0.0.1".into()], ..flags() }).contains("has no port"));
+    assert!(refuse(Flags { etcd_cafile: Some("/ca".into()), ..flags() }).contains("say https://"));
+    assert!(refuse(Flags { prune_delay: Some(4000), ..flags() }).contains("3600 seconds"));
     assert!(refuse(Flags { etcd_prefix: Some("net".into()), ..flags() }).contains("--etcd-prefix"));
     assert!(
         refuse(Flags { public_ips: vec![Ipv4Addr::LOCALHOST.into()], ..flags() }).contains("--public-ip")

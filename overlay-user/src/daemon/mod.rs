@@ -14,6 +14,7 @@ mod peers;
 mod phases;
 mod pinned;
 mod start;
+mod supervisor;
 mod tunnels;
 mod ways;
 
@@ -37,7 +38,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use self::{pace::Pace, ways::Ways};
+use self::{pace::Pace, supervisor::Supervisor, ways::Ways};
 use crate::{
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
@@ -69,20 +70,48 @@ const RETRY_SHARE: u32 = 50;
 /// A round that takes longer than this is worth a word for who looks into delays.
 const LONG_ROUND: Duration = Duration::from_millis(5);
 
-/// Runs until a signal ends it. Returns the exit code.
+/// How a daemon has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this exit code.
+    Code(u8),
+    /// It is to be started again, as it was started, to read its configuration again. The data path goes on meanwhile.
+    Again,
+}
+
+/// Runs until a signal ends it. SIGHUP has it start again, where `check` finds nothing wrong with what it would be started
+/// with.
 ///
 /// # Errors
 /// One line where it cannot start; nothing is left behind then that was not there before.
-pub async fn run(config: Config) -> anyhow::Result<u8> {
+pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
     let mut daemon = start::start(config).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        () = daemon.serve() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup())?;
+    daemon.supervisor.ready();
+    let again = {
+        // Dropped in the middle it may leave things half done: that is for the end alone.
+        let mut serving = std::pin::pin!(daemon.serve());
+        loop {
+            tokio::select! {
+                () = &mut serving => break false,
+                _ = terminate.recv() => break false,
+                _ = interrupt.recv() => break false,
+                _ = hangup.recv() => match check() {
+                    Ok(()) => break true,
+                    Err(error) => {
+                        error!("the configuration is not read again: {}", exit::one_line(&error));
+                    }
+                },
+            }
+        }
+    };
+    if again {
+        return daemon.again().await;
     }
-    daemon.end().await
+    Supervisor::stopping();
+    daemon.end().await.map(Ended::Code)
 }
 
 /// What changed since the last round.
@@ -193,6 +222,7 @@ struct Daemon {
     netfilter: netfilter::Watch,
     hooks: hooks::Watch,
     notes: BTreeMap<notes::Source, Vec<String>>,
+    supervisor: Supervisor,
     /// The gateways of bridges that are asked for.
     asked: BTreeMap<NeighbourKey, neighbours::Asked>,
 }
@@ -428,6 +458,7 @@ impl Daemon {
             }
         };
         let whole = self.health == Health::Ok;
+        self.supervisor.alive(message.clone().unwrap_or_else(|| "in step".to_owned()));
         status.store_state = if whole { StoreState::Ok as u32 } else { StoreState::Degraded as u32 };
         status.store_synced = self.store_synced;
         status.message = status::field(message.as_deref().unwrap_or_default());
@@ -454,6 +485,14 @@ impl Daemon {
     }
 
     /// Ends in order: the data path stays, or every trace goes.
+    /// Ends without a trace of an end: what comes next adopts the data path.
+    async fn again(mut self) -> anyhow::Result<Ended> {
+        info!("starting again, to read the configuration again");
+        Supervisor::reloading();
+        self.announcer.stop().await;
+        Ok(Ended::Again)
+    }
+
     async fn end(mut self) -> anyhow::Result<u8> {
         self.announcer.stop().await;
         match self.config.on_exit {

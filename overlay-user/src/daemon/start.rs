@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, hooks, netfilter, notes::Source, pace::Pace,
-    phases::Phases, ways::Ways,
+    phases::Phases, supervisor::Supervisor, ways::Ways,
 };
 use crate::{
     config::{Config, StoreConfig},
@@ -70,7 +70,8 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     let state_dir = StateDir::lock(&config.state_dir)?;
     let before = state_dir.read()?;
     phases.over("host");
-    let surveyed = survey(&config, before.clone(), &netlink, adopting, &mut phases).await;
+    let in_force = if adopting { Some(Maps::routes_in_force(&pins)?) } else { None };
+    let surveyed = survey(&config, before.clone(), &netlink, in_force, &mut phases).await;
     let surveyed = surveyed.and_then(|survey| refuse_second_data_path(&pins, &survey.local).map(|()| survey));
     let survey = match surveyed {
         Ok(survey) => survey,
@@ -131,11 +132,14 @@ fn refuse_foreign_pins(pins: &Pins) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_store(config: &Config, state: Option<&State>) -> anyhow::Result<Arc<dyn Store>> {
+fn open_store(config: &Config, state: Option<&State>, in_force: usize) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match &config.store {
-        StoreConfig::Etcd { endpoints, prefix } => Arc::new(EtcdStore::new(EtcdOptions {
-            endpoints: endpoints.clone(),
+        StoreConfig::Etcd { access, prefix, prune_delay } => Arc::new(EtcdStore::new(EtcdOptions {
+            access: access.clone(),
             prefix: prefix.clone(),
+            node: config.node_name.clone(),
+            prune_delay: *prune_delay,
+            in_force,
             previous: state.map(|state| state.announcements.clone()).unwrap_or_default(),
         })?),
         StoreConfig::File(path) => Arc::new(FileStore::new(path.clone())),
@@ -146,18 +150,22 @@ async fn survey(
     config: &Config,
     old: Option<State>,
     netlink: &Netlink,
-    adopting: bool,
+    // The routes of a data path that is there already.
+    in_force: Option<usize>,
     phases: &mut Phases,
 ) -> anyhow::Result<Survey> {
     if let Some(old) = &old {
         old.refuse_other_pins(&config.pin_dir)?;
     }
-    let store = open_store(config, old.as_ref())?;
-    let heard = ask(store.as_ref(), phases).await;
+    let store = open_store(config, old.as_ref(), in_force.unwrap_or_default())?;
+    let heard = ask(store.as_ref(), phases).await.and_then(|(network, records)| {
+        let doubt = store.doubt(&records);
+        doubt.map_or(Ok((network, records)), |doubt| Err(StoreError::Unreachable(doubt)))
+    });
     let (network, records, health) = match heard {
         Ok((network, records)) => (network, Some(records), Health::Ok),
         // A data path is there and forwards: going on with it beats not starting.
-        Err(error) if adopting => {
+        Err(error) if in_force.is_some() => {
             let remembered = old.as_ref().and_then(|state| state.network);
             let announced = |state: &State| state.announcements.iter().any(|own| own.subnets.v6.is_some());
             let network = remembered.map(|(vni, port)| NetworkConfig {
@@ -351,6 +359,7 @@ impl Parts {
             netfilter: netfilter::Watch::default(),
             hooks: hooks::Watch::default(),
             notes: BTreeMap::new(),
+            supervisor: Supervisor::new(),
             asked: BTreeMap::new(),
         };
         daemon.first_round().await;

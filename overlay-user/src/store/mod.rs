@@ -119,6 +119,12 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] where the store is out of reach.
     async fn list(&self) -> Result<BTreeMap<IpNet, PeerSubnet>, StoreError>;
 
+    /// Why a list is not to be believed yet, given what was in force when the daemon started. Such a list may still
+    /// come about by mistake, and what is in force is better.
+    fn doubt(&self, _list: &BTreeMap<IpNet, PeerSubnet>) -> Option<String> {
+        None
+    }
+
     /// Reports until the receiver is gone: first a snapshot, then every change. Reconnects by itself, and
     /// reports a snapshot again whenever changes may have been missed.
     async fn watch(&self, updates: mpsc::Sender<Update>);

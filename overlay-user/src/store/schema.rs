@@ -28,6 +28,14 @@ pub fn subnets_prefix(prefix: &str) -> String {
     format!("{prefix}/subnets/")
 }
 
+/// The key of a node, which is there while its daemon is: beside the subnets, where flanneld does not look.
+pub fn node_key(prefix: &str, node: &str) -> String {
+    format!("{prefix}/overlayd/nodes/{node}")
+}
+
+/// What a node's key says.
+pub const NODE_VALUE: &str = concat!(r#"{"Version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+
 /// The key of a bridge's subnets.
 pub fn subnet_key(prefix: &str, subnets: Subnets) -> String {
     format!("{}{}", subnets_prefix(prefix), subnet_name(subnets))

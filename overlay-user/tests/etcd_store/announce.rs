@@ -6,7 +6,7 @@ use overlay_common::Encap;
 use overlay_user::store::{Announcement, EtcdOptions, EtcdStore, Health, Store, StoreError, Subnets, Update};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use crate::etcd::{Etcd, Log, PREFIX, eventually, peer};
+use crate::etcd::{Etcd, Log, eventually, options, peer};
 
 const NAME: &str = "172.27.0.0-16";
 const VALUE: &str = r#"{"PublicIP":"172.16.199.27","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
@@ -137,7 +137,7 @@ async fn what_this_node_announced_under_another_address_is_replaced() {
     let etcd = Etcd::start().await;
     etcd.put_peer(NAME, "172.16.199.26").await;
     let previous = vec![Announcement { host: Ipv4Addr::new(172, 16, 199, 26).into(), ..ours() }];
-    let options = EtcdOptions { endpoints: vec![etcd.endpoint()], prefix: PREFIX.into(), previous };
+    let options = EtcdOptions { previous, ..options(&[etcd.endpoint()]) };
     EtcdStore::new(options).unwrap().claim(&[ours()]).await.unwrap();
     assert_eq!(etcd.subnet(NAME).await.unwrap().0, VALUE);
 }

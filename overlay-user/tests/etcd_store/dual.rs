@@ -7,7 +7,7 @@ use overlay_user::{
 
 use crate::{
     announce::ours,
-    etcd::{Etcd, Log, PREFIX, Watch},
+    etcd::{Etcd, Log, PREFIX, Watch, options},
 };
 
 const ALONE: &str = "172.27.0.0-16";
@@ -82,7 +82,7 @@ async fn the_old_key_under_an_old_address_is_replaced() {
     let previous =
         r#"[{"subnet":"172.27.0.0/16","public_ip":"172.16.199.26","vni":1,"vtep_mac":"02:00:00:00:00:01"}]"#;
     let previous = serde_json::from_str(previous).unwrap();
-    let options = EtcdOptions { endpoints: vec![etcd.endpoint()], prefix: PREFIX.into(), previous };
+    let options = EtcdOptions { previous, ..options(&[etcd.endpoint()]) };
     EtcdStore::new(options).unwrap().claim(&[dual()]).await.unwrap();
     assert_eq!(etcd.subnet(ALONE).await, None);
     assert_eq!(etcd.subnet(DUAL).await.unwrap().0, DUAL_VALUE);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use etcd_client::{Client, PutOptions, Txn, TxnOp};
-use overlay_user::store::{EtcdOptions, EtcdStore, Health, Store, Update};
+use overlay_user::store::{EtcdOptions, EtcdStore, Health, Store, Update, etcd::Access};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -114,6 +114,12 @@ impl Etcd {
         self.client().await.delete(format!("{PREFIX}/{name}"), None).await.unwrap();
     }
 
+    /// Deletes all that begins with a name, in one step.
+    pub(crate) async fn delete_all(&self, name: &str) {
+        let options = etcd_client::DeleteOptions::new().with_prefix();
+        self.client().await.delete(format!("{PREFIX}/{name}"), Some(options)).await.unwrap();
+    }
+
     /// Value, lease and revision of a subnet's key.
     pub(crate) async fn subnet(&self, name: &str) -> Option<(String, i64, i64)> {
         let answer = self.client().await.get(format!("{PREFIX}/subnets/{name}"), None).await.unwrap();
@@ -162,10 +168,20 @@ fn spawn(directory: &tempfile::TempDir, port: u16, peer_port: u16) -> Child {
         .expect("etcd is installed")
 }
 
+/// A node that believes all that etcd says.
+pub(crate) fn options(endpoints: &[String]) -> EtcdOptions {
+    EtcdOptions {
+        access: Access { endpoints: endpoints.to_vec(), ..Access::default() },
+        prefix: PREFIX.into(),
+        node: "n1".into(),
+        prune_delay: Duration::ZERO,
+        in_force: 0,
+        previous: Vec::new(),
+    }
+}
+
 pub(crate) fn store_at(endpoint: &str) -> EtcdStore {
-    let options =
-        EtcdOptions { endpoints: vec![endpoint.into()], prefix: PREFIX.into(), previous: Vec::new() };
-    EtcdStore::new(options).unwrap()
+    EtcdStore::new(options(&[endpoint.to_owned()])).unwrap()
 }
 
 pub(crate) fn peer(public_ip: &str) -> String {

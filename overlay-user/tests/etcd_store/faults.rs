@@ -2,12 +2,12 @@
 
 use std::{net::TcpListener, time::Duration};
 
-use overlay_user::store::{Health, Store, StoreError, Update};
+use overlay_user::store::{EtcdStore, Health, Store, StoreError, Update};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     announce::ours,
-    etcd::{Etcd, Log, PREFIX, Watch, free_port, store_at},
+    etcd::{Etcd, Log, PREFIX, Watch, free_port, options, store_at},
 };
 
 /// A watch whose etcd was killed, changed behind its back and started again; what it says then.
@@ -159,12 +159,8 @@ async fn a_watch_started_before_etcd_finds_it() {
 async fn one_dead_endpoint_of_two_is_no_trouble() {
     let etcd = Etcd::start().await;
     etcd.put_peer("10.9.0.0-24", "192.0.2.7").await;
-    let options = overlay_user::store::EtcdOptions {
-        endpoints: vec![format!("127.0.0.1:{}", free_port()), etcd.endpoint()],
-        prefix: PREFIX.into(),
-        previous: Vec::new(),
-    };
-    let store = overlay_user::store::EtcdStore::new(options).unwrap();
+    let dead = format!("127.0.0.1:{}", free_port());
+    let store = EtcdStore::new(options(&[dead, etcd.endpoint()])).unwrap();
     for _ in 0..20 {
         assert_eq!(store.list().await.unwrap().len(), 1);
     }

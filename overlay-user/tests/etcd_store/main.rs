@@ -6,4 +6,5 @@ mod contest;
 mod dual;
 mod etcd;
 mod faults;
+mod guard;
 mod watch;

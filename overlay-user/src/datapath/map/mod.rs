@@ -153,6 +153,14 @@ impl Maps {
         result.map_err(|source| DatapathError::Map { action: "read", map: name::STATUS, source })
     }
 
+    /// How many routes are pinned, without opening anything else.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn routes_in_force(pins: &Pins) -> Result<usize, DatapathError> {
+        Ok(Tries::<Route>::open(pins, name::ROUTES_V4, name::ROUTES_V6)?.entries()?.len())
+    }
+
     /// Opens the ring buffer of events. Only one reader may use it at a time.
     ///
     /// # Errors

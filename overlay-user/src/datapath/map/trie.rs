@@ -54,7 +54,7 @@ impl<V: bytemuck::Pod> Tries<V> {
         Ok(Self { v4: open(pins, v4, Map::LpmTrie)?, v6: open(pins, v6, Map::LpmTrie)?, names: [v4, v6] })
     }
 
-    fn entries(&self) -> Result<Vec<(RouteKey, V)>, DatapathError> {
+    pub(super) fn entries(&self) -> Result<Vec<(RouteKey, V)>, DatapathError> {
         let error = |map| move |source| DatapathError::Map { action: "read", map, source };
         let v4 = collect(&self.v4, self.v4.iter()).map_err(error(self.names[0]))?;
         let v6 = collect(&self.v6, self.v6.iter()).map_err(error(self.names[1]))?;

@@ -13,7 +13,9 @@ use super::{
     EtcdStore,
     claim::{Claimed, claim},
     lease::renew,
-    link, watch,
+    link,
+    stream::Stream,
+    watch,
 };
 use crate::store::{Announcement, Update, schema};
 
@@ -42,15 +44,15 @@ pub(super) async fn keep(store: &EtcdStore, announcement: &Announcement, updates
 /// Returns when the key has to be claimed again.
 async fn hold(store: &EtcdStore, announcement: &Announcement, claimed: Claimed) {
     let key = store.subnet_key(announcement.subnets);
-    let Claimed { lease, mut revision } = claimed;
+    let Claimed { lease, revision } = claimed;
     let mut renewal = Instant::now() + RENEW_EVERY;
-    let mut stream = match watch::open(store, &key, WatchOptions::new(), revision).await {
+    let mut stream = match Stream::open(store, &key, WatchOptions::new(), revision).await {
         Ok(stream) => stream,
         Err(reason) => return tracing::debug!("{reason}"),
     };
     loop {
         tokio::select! {
-            message = watch::next(store, &key, &mut stream, &mut revision) => match message {
+            message = stream.next() => match message {
                 Ok(message) => if let Some(why) = disturbed(announcement, lease, &message) {
                     return tracing::warn!("etcd key {key} {why}");
                 },

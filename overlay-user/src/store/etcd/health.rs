@@ -15,6 +15,8 @@ pub(super) struct Board(Mutex<State>);
 struct State {
     /// `None` until the watch has either a snapshot or a reason why not.
     watch: Option<Health>,
+    /// What the guard against mass deletion holds back.
+    guard: Option<String>,
     /// The announcements that are in trouble.
     announcements: BTreeMap<Subnets, Trouble>,
     reported: Option<Health>,
@@ -36,6 +38,18 @@ impl Board {
             _ => {}
         }
         state.watch = Some(health);
+        state.report(updates).await;
+    }
+
+    /// The guard against mass deletion holds something back; or, with `None`, nothing.
+    pub(super) async fn guard(&self, trouble: Option<String>, updates: &mpsc::Sender<Update>) {
+        let mut state = self.0.lock().await;
+        match (&state.guard, &trouble) {
+            (None, Some(trouble)) => tracing::warn!("{trouble}"),
+            (Some(_), None) => tracing::info!("what etcd has is believed again"),
+            _ => {}
+        }
+        state.guard = trouble;
         state.report(updates).await;
     }
 
@@ -78,8 +92,9 @@ impl State {
         if let Some(Health::Degraded { reason }) = &self.watch {
             reasons.push(reason.as_str());
         }
-        // With etcd out of reach, the watch's own reason says it all.
         let watch_is_down = !reasons.is_empty();
+        reasons.extend(self.guard.as_deref());
+        // With etcd out of reach, the watch's own reason says it all.
         let announcements =
             self.announcements.values().filter(|trouble| !(watch_is_down && trouble.out_of_reach));
         reasons.extend(announcements.map(|trouble| trouble.reason.as_str()));

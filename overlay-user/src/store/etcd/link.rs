@@ -7,15 +7,20 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use etcd_client::{Client, ConnectOptions, Error};
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
+use super::access::{Access, Stamp};
 use crate::store::StoreError;
 
 /// Everything that is asked of etcd once is answered, or given up, within this time.
 pub(super) const CALL_LIMIT: Duration = Duration::from_millis(4500);
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// A member that has not let us in after this time is passed over.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1300);
+
+/// A member that has not answered a question after this time is given up.
+const STEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// A frozen server is noticed after the sum of both. etcd answers pings that come more often than every
 /// 5 s (`--grpc-keepalive-min-time`), or without a stream open, with GOAWAY.
@@ -35,6 +40,9 @@ const PERMANENT: [i32; 6] = [
     16, // UNAUTHENTICATED
 ];
 
+/// What etcd says of a token, under codes that are permanent otherwise.
+const TOKEN_TROUBLES: [&str; 2] = ["invalid auth token", "revision of auth store is old"];
+
 /// 100 ms to 5 s. backon's jitter adds up to the delay itself, hence the half.
 pub(super) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::new()
@@ -50,54 +58,139 @@ pub(super) fn next_delay(delays: &mut ExponentialBackoff) -> Duration {
     delays.next().unwrap_or(Duration::from_secs(5))
 }
 
+/// The connection. There is one, to one member: a member that does not answer is given up for the next one.
 pub(super) struct Link {
-    endpoints: Vec<String>,
-    client: Mutex<Option<Client>>,
+    access: Access,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    connected: Option<Connected>,
+    /// The endpoint that it is to, or the next to try.
+    endpoint: usize,
+    /// Connections made so far.
+    made: u64,
+    /// What certificates and password were like.
+    stamp: Stamp,
+}
+
+/// A member that has answered.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) client: Client,
+    id: u64,
+}
+
+/// Why there is no connection, or no answer.
+pub(super) struct Failure {
+    text: String,
+    permanent: bool,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { text, permanent: true }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { text: describe(&error), permanent: is_permanent(&error) }
+    }
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("endpoints", &self.endpoints).finish_non_exhaustive()
+        f.debug_struct("Link").field("access", &self.access).finish_non_exhaustive()
     }
 }
 
 impl Link {
-    pub(super) fn new(endpoints: Vec<String>) -> Result<Self, StoreError> {
-        if endpoints.is_empty() {
-            return Err(StoreError::Invalid(
-                "no etcd endpoint is given: http://127.0.0.1:2379 is a usual one".into(),
-            ));
-        }
-        let endpoints = endpoints.iter().map(|endpoint| checked(endpoint)).collect::<Result<_, _>>()?;
-        Ok(Self { endpoints, client: Mutex::new(None) })
+    pub(super) fn new(access: Access) -> Result<Self, StoreError> {
+        let access = access.checked().map_err(StoreError::Invalid)?;
+        Ok(Self { access, current: Mutex::default() })
     }
 
     /// All endpoints, for messages.
     pub(super) fn place(&self) -> String {
-        format!("etcd at {}", self.endpoints.join(", "))
+        self.access.place()
     }
 
-    /// Opens nothing yet: tonic connects, and connects again, when it has something to send.
-    pub(super) async fn client(&self) -> Result<Client, Error> {
-        let connect = || {
-            let options = ConnectOptions::new()
-                .with_connect_timeout(CONNECT_LIMIT)
-                .with_keep_alive(PING_EVERY, PING_LIMIT)
-                .with_keep_alive_while_idle(false)
-                .with_tcp_keepalive(Duration::from_secs(10))
-                .with_require_leader(true);
-            Client::connect(self.endpoints.clone(), Some(options))
-        };
-        let mut client = self.client.lock().await;
-        if let Some(client) = &*client {
-            return Ok(client.clone());
+    /// The member that is connected, or the first that can be. Where certificates or the password have changed, the
+    /// connection is made anew.
+    pub(super) async fn connected(&self) -> Result<Connected, Failure> {
+        let mut current = self.current.lock().await;
+        let stamp = self.access.stamp();
+        if stamp != current.stamp {
+            if current.connected.take().is_some() {
+                tracing::info!("{}: certificates or password have changed: connecting anew", self.place());
+            }
+            current.stamp = stamp;
         }
-        Ok(client.insert(connect().await?).clone())
+        if let Some(connected) = &current.connected {
+            return Ok(connected.clone());
+        }
+        let mut troubles = Vec::new();
+        for _ in 0..self.access.endpoints.len() {
+            let endpoint = &self.access.endpoints[current.endpoint];
+            match timeout(CONNECT_LIMIT, self.connect(endpoint)).await {
+                Ok(Ok(client)) => {
+                    current.made += 1;
+                    let connected = Connected { client, id: current.made };
+                    current.connected = Some(connected.clone());
+                    return Ok(connected);
+                }
+                Ok(Err(failure)) if failure.permanent => return Err(failure),
+                Ok(Err(failure)) => troubles.push((endpoint, failure.text)),
+                Err(_) => {
+                    troubles.push((endpoint, format!("no answer within {} s", CONNECT_LIMIT.as_secs_f32())))
+                }
+            }
+            current.endpoint = (current.endpoint + 1) % self.access.endpoints.len();
+        }
+        Err(Failure { text: joined(&troubles), permanent: false })
+    }
+
+    /// Connects to one member, and has it say that it has a leader.
+    async fn connect(&self, endpoint: &str) -> Result<Client, Failure> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_LIMIT)
+            .with_keep_alive(PING_EVERY, PING_LIMIT)
+            .with_keep_alive_while_idle(false)
+            .with_tcp_keepalive(Duration::from_secs(10))
+            .with_require_leader(true);
+        let options = self.access.enter(options)?;
+        let client = Client::connect([endpoint], Some(options)).await?;
+        match client.maintenance_client().status().await {
+            Ok(status) if status.leader() == 0 => {
+                Err(Failure { text: "it has no leader".into(), permanent: false })
+            }
+            Ok(_) => Ok(client),
+            // Who may not ask is answered, too.
+            Err(error) if is_permanent(&error) => Ok(client),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The next call connects anew.
     pub(super) async fn reset(&self) {
-        *self.client.lock().await = None;
+        self.current.lock().await.connected = None;
+    }
+
+    /// The next call connects to another member than this one, unless somebody else has seen to that.
+    pub(super) async fn give_up(&self, connected: &Connected) {
+        let mut current = self.current.lock().await;
+        if current.connected.as_ref().is_some_and(|now| now.id == connected.id) {
+            current.connected = None;
+            current.endpoint = (current.endpoint + 1) % self.access.endpoints.len();
+        }
     }
 
     /// Runs `op`, which must bear being run again, until it succeeds, fails for good or time is up. `what`
@@ -106,12 +199,14 @@ impl Link {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.call_until(Instant::now() + CALL_LIMIT, what, op).await
+        self.call_until(Instant::now() + CALL_LIMIT, Duration::ZERO, what, op).await
     }
 
+    /// As [`Self::call`], tried again until a deadline; a try that gets answers may take `longer`.
     pub(super) async fn call_until<T, F>(
         &self,
         deadline: Instant,
+        longer: Duration,
         what: &str,
         op: impl Fn(Client) -> F,
     ) -> Result<T, StoreError>
@@ -120,16 +215,25 @@ impl Link {
     {
         let mut why = "no answer in time".to_owned();
         for delay in backoff() {
-            match timeout_at(deadline, async { op(self.client().await?).await }).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) if is_permanent(&error) => {
-                    let error = describe(&error);
-                    return Err(StoreError::Invalid(format!(
-                        "{}: {what} was refused: {error}",
-                        self.place()
-                    )));
+            match timeout_at(deadline, self.connected()).await {
+                Ok(Ok(connected)) => {
+                    match timeout_at(deadline + longer, op(connected.client.clone())).await {
+                        Ok(Ok(answer)) => return Ok(answer),
+                        Ok(Err(error)) if is_permanent(&error) => {
+                            return Err(self.refused(what, &describe(&error)));
+                        }
+                        Ok(Err(error)) => {
+                            self.give_up(&connected).await;
+                            why = describe(&error);
+                        }
+                        Err(_) => {
+                            self.give_up(&connected).await;
+                            break;
+                        }
+                    }
                 }
-                Ok(Err(error)) => why = describe(&error),
+                Ok(Err(failure)) if failure.permanent => return Err(self.refused(what, &failure.text)),
+                Ok(Err(failure)) => why = failure.text,
                 Err(_) => break,
             }
             if Instant::now() + delay >= deadline {
@@ -140,6 +244,10 @@ impl Link {
         Err(self.unreachable(what, &why))
     }
 
+    fn refused(&self, what: &str, why: &str) -> StoreError {
+        StoreError::Invalid(format!("{}: {what} was refused: {why}", self.place()))
+    }
+
     pub(super) fn unreachable(&self, what: &str, why: &str) -> StoreError {
         StoreError::Unreachable(format!(
             "{}: {what} failed: {why}; check that etcd runs there and that --etcd-endpoints is right",
@@ -148,32 +256,34 @@ impl Link {
     }
 }
 
-/// The endpoint with its scheme, without a trailing slash.
-fn checked(endpoint: &str) -> Result<String, StoreError> {
-    let invalid = |why: &str| {
-        StoreError::Invalid(format!("etcd endpoint {endpoint:?} {why}: http://HOST:PORT is expected"))
-    };
-    let rest = match endpoint.split_once("://") {
-        None => endpoint,
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(invalid("needs TLS, which this version does not speak")),
-        Some(_) => return Err(invalid("has an unknown scheme")),
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = rest.rsplit_once(':').ok_or_else(|| invalid("has no port"))?;
-    if !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return Err(invalid("has no valid port"));
+/// What is wrong with each member, or with all of them.
+fn joined(troubles: &[(&String, String)]) -> String {
+    match troubles {
+        [(_, first), more @ ..] if more.iter().all(|(_, trouble)| trouble == first) => first.clone(),
+        _ => {
+            let each = troubles.iter().map(|(endpoint, trouble)| format!("{endpoint}: {trouble}"));
+            each.collect::<Vec<_>>().join(", ")
+        }
     }
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let good = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
-    };
-    if good { Ok(format!("http://{rest}")) } else { Err(invalid("has no valid host")) }
+}
+
+/// Runs one step of a call. A member that has frozen does not answer it, and must not take the time of all the others.
+pub(super) async fn step<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(STEP_LIMIT, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let why = format!("no answer within {} s", STEP_LIMIT.as_secs_f32());
+            Err(Error::IoError(std::io::Error::new(std::io::ErrorKind::TimedOut, why)))
+        }
+    }
 }
 
 fn is_permanent(error: &Error) -> bool {
     match error {
+        // A token that has expired, or is of users as they were: the next connection has another one.
+        Error::GRpcStatus(status) if TOKEN_TROUBLES.iter().any(|text| status.message().contains(text)) => {
+            false
+        }
         Error::GRpcStatus(status) => PERMANENT.contains(&i32::from(status.code())),
         Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::Utf8Error(_) => true,
         _ => false,
@@ -200,32 +310,6 @@ pub(super) fn describe(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints() {
-        for (given, used) in [
-            ("127.0.0.1:2379", "http://127.0.0.1:2379"),
-            ("http://etcd-1.example:2379/", "http://etcd-1.example:2379"),
-            ("[::1]:2379", "http://[::1]:2379"),
-        ] {
-            assert_eq!(checked(given).unwrap(), used);
-        }
-        for given in [
-            "",
-            "etcd",
-            "http://",
-            "http://:2379",
-            "https://a:2379",
-            "unix:///x",
-            "a:0",
-            "a:b",
-            "::1:2379",
-            "a b:1",
-        ] {
-            let error = checked(given).unwrap_err().to_string();
-            assert!(error.contains(&format!("{given:?}")) && error.contains("expected"), "{error}");
-        }
-    }
 
     #[test]
     fn delays_stay_within_their_bounds() {

@@ -1,12 +1,18 @@
 //! Reading: one key, or all keys under a prefix at one revision.
 
-use etcd_client::{Client, Error, GetOptions, KeyValue, KvClient};
+use std::time::Duration;
 
-use super::link::{Link, MESSAGE_LIMIT};
+use etcd_client::{Client, Error, GetOptions, KeyValue, KvClient};
+use tokio::time::Instant;
+
+use super::link::{CALL_LIMIT, Link, MESSAGE_LIMIT, step};
 use crate::store::StoreError;
 
 /// Keys per page: a page of the largest usual values stays well under a megabyte.
 const PAGE: i64 = 500;
+
+/// All pages together may take that much longer than other calls, each of them no longer than any step.
+const LONGER: Duration = Duration::from_secs(15);
 
 /// All keys under a prefix, as they were at one revision.
 pub(super) struct Listing<T> {
@@ -17,7 +23,7 @@ pub(super) struct Listing<T> {
 /// Reads one key; `None` where it does not exist.
 pub(super) async fn value(link: &Link, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     link.call(&format!("reading {key}"), |client| async move {
-        let mut answer = kv(&client).get(key, None).await?;
+        let mut answer = step(kv(&client).get(key, None)).await?;
         Ok(answer.take_kvs().pop().map(|pair| pair.into_key_value().1))
     })
     .await
@@ -29,7 +35,8 @@ pub(super) async fn all<T>(
     prefix: &str,
     read: impl Fn(KeyValue) -> T,
 ) -> Result<Listing<T>, StoreError> {
-    link.call(&format!("listing {prefix}"), |client| pages(kv(&client), prefix, &read)).await
+    let (deadline, what) = (Instant::now() + CALL_LIMIT, format!("listing {prefix}"));
+    link.call_until(deadline, LONGER, &what, |client| pages(kv(&client), prefix, &read)).await
 }
 
 pub(super) fn kv(client: &Client) -> KvClient {
@@ -49,7 +56,7 @@ pub(super) async fn pages<T>(
     loop {
         let options =
             GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(listing.revision);
-        let mut page = kv.get(from, Some(options)).await?;
+        let mut page = step(kv.get(from, Some(options))).await?;
         if listing.revision == 0 {
             listing.revision = page.header().map_or(0, |header| header.revision());
         }

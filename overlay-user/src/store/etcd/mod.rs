@@ -1,32 +1,41 @@
-//! The etcd store. `link` holds the connection, `list` and `watch` read, `fold` turns keys into peers, `warnings`
-//! remembers what was said of them, `claim`, `announce` and `withdraw` write our own keys under a `lease`, `health` joins what they all say
-//! of themselves.
+//! The etcd store. `access` says how to be let in, `link` holds the connection, `list`, `stream` and `watch` read, `canary`
+//! proves that the watch is alive, `fold` turns keys into peers, `guard` doubts that most of them are gone, `warnings`
+//! remembers what was said of them, `claim`, `announce` and `withdraw` write our own keys under a `lease`, `health` joins
+//! what they all say of themselves.
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use ipnet::IpNet;
 use overlay_common::map::StoreKind;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Announcement, NetworkConfig, PeerSubnet, Store, StoreError, Subnets, Update, schema};
 use crate::underlay::Underlay;
 
+mod access;
 mod announce;
+mod canary;
 mod claim;
 mod fold;
+mod guard;
 mod health;
 mod lease;
 mod link;
 mod list;
+mod stream;
 mod warnings;
 mod watch;
 mod withdraw;
 
+pub use access::{Access, Secret};
+use canary::Canary;
 use fold::{Entry, Fold};
+use guard::Guard;
 use health::Board;
 use link::Link;
 use warnings::Warnings;
@@ -34,10 +43,16 @@ use warnings::Warnings;
 /// Where etcd is, and what in it is ours.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
-    /// `http://host:port` or `host:port`, one per member.
-    pub endpoints: Vec<String>,
+    /// How it is reached.
+    pub access: Access,
     /// The prefix of all keys, as in `/overlayd/network`.
     pub prefix: String,
+    /// This node's name.
+    pub node: String,
+    /// For how long the disappearance of most subnets at once is doubted; zero for not at all.
+    pub prune_delay: Duration,
+    /// How many subnets were in force when this daemon started.
+    pub in_force: usize,
     /// What this node announced earlier: it may be replaced even where our address has changed since.
     pub previous: Vec<Announcement>,
 }
@@ -51,6 +66,9 @@ pub struct EtcdStore {
     announced: Mutex<Vec<Announcement>>,
     warnings: Warnings,
     health: Board,
+    canary: Canary,
+    prune_delay: Duration,
+    in_force: usize,
 }
 
 impl EtcdStore {
@@ -59,15 +77,19 @@ impl EtcdStore {
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint or the prefix is malformed.
     pub fn new(options: EtcdOptions) -> Result<Self, StoreError> {
-        let EtcdOptions { endpoints, prefix, previous } = options;
+        let EtcdOptions { access, prefix, node, prune_delay, in_force, previous } = options;
         if prefix.trim().is_empty() {
             return Err(StoreError::Invalid(
                 "the etcd prefix is empty: one like /overlayd/network is expected".into(),
             ));
         }
+        let prefix = prefix.trim_end_matches('/').to_owned();
         Ok(Self {
-            link: Link::new(endpoints)?,
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            link: Link::new(access)?,
+            canary: Canary::new(&prefix, &node),
+            prefix,
+            prune_delay,
+            in_force,
             announced: Mutex::new(previous),
             warnings: Warnings::default(),
             health: Board::default(),
@@ -115,6 +137,12 @@ impl Store for EtcdStore {
         let subnets = self.subnets();
         let listing = list::all(&self.link, &subnets, |pair| Entry::of(&subnets, pair)).await?;
         Ok(Fold::new(&self.warnings).replace(listing.pairs))
+    }
+
+    fn doubt(&self, list: &BTreeMap<IpNet, PeerSubnet>) -> Option<String> {
+        let mut guard = Guard::new(self.prune_delay, self.in_force);
+        let believed = guard.replace(list.clone(), Instant::now()).is_some();
+        guard.trouble().filter(|_| !believed)
     }
 
     async fn watch(&self, updates: mpsc::Sender<Update>) {

@@ -3,29 +3,35 @@
 
 use std::time::Duration;
 
-use etcd_client::{WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{WatchOptions, WatchResponse};
+use futures::future::{Fuse, FutureExt};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     EtcdStore,
+    canary::BEAT,
     fold::{Entry, Event, Fold},
-    link::{self, MESSAGE_LIMIT},
-    list,
+    guard::Guard,
+    link, list,
+    stream::Stream,
 };
-use crate::store::{Health, Update};
-
-/// A watch that etcd has not confirmed after this time is taken for dead.
-const CREATED_LIMIT: Duration = Duration::from_secs(5);
+use crate::store::{Health, StoreError, Update};
 
 /// A watch that lasted this long was a good one: the next trouble starts with the shortest delay.
 pub(super) const STABLE: Duration = Duration::from_secs(10);
 
+/// A watch is deaf that has not shown after this time what it has to show.
+const ECHO_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often everything is listed and compared, with up to a quarter more: hosts started together must not list together.
+const AUDIT: Duration = Duration::from_secs(600);
+
 /// Why a watch is over.
-pub(super) struct Lost {
-    pub(super) reason: String,
+struct Lost {
+    reason: String,
     lasted: Duration,
 }
 
@@ -35,130 +41,191 @@ impl From<String> for Lost {
     }
 }
 
+/// What is known of etcd's subnets, and whom to tell.
+struct Follower<'a> {
+    store: &'a EtcdStore,
+    fold: Fold<'a>,
+    guard: Guard,
+    updates: &'a mpsc::Sender<Update>,
+    subnets: String,
+    /// The revision of the last list: events up to it are in there.
+    listed: i64,
+}
+
 /// Reports for ever.
 pub(super) async fn run(store: &EtcdStore, updates: &mpsc::Sender<Update>) {
-    let mut fold = Fold::new(&store.warnings);
+    let mut follower = Follower {
+        store,
+        fold: Fold::new(&store.warnings),
+        guard: Guard::new(store.prune_delay, store.in_force),
+        updates,
+        subnets: store.subnets(),
+        listed: 0,
+    };
     let mut delays = link::backoff();
-    let mut revision = 0;
     loop {
-        let Lost { reason, lasted } = session(store, &mut fold, &mut revision, updates).await;
+        let Lost { reason, lasted } = follower.session().await;
         store.health.watch(Health::Degraded { reason }, updates).await;
         if lasted >= STABLE {
             delays = link::backoff();
         }
-        sleep(link::next_delay(&mut delays)).await;
-    }
-}
-
-/// One list and one watch.
-async fn session(
-    store: &EtcdStore,
-    fold: &mut Fold<'_>,
-    revision: &mut i64,
-    updates: &mpsc::Sender<Update>,
-) -> Lost {
-    let subnets = store.subnets();
-    let listing = match list::all(&store.link, &subnets, |pair| Entry::of(&subnets, pair)).await {
-        Ok(listing) => listing,
-        Err(error) => return error.to_string().into(),
-    };
-    if listing.revision < *revision {
-        let (now, was) = (listing.revision, *revision);
-        tracing::warn!(
-            "{}: its revision went back from {was} to {now}: it was restored or wiped",
-            store.link.place()
-        );
-    }
-    *revision = listing.revision;
-    // Where the receiver is gone, the caller ends us.
-    let _ = updates.send(Update::Snapshot(fold.replace(listing.pairs))).await;
-    let options = WatchOptions::new().with_prefix();
-    let mut stream = match open(store, &subnets, options, *revision).await {
-        Ok(stream) => stream,
-        Err(reason) => return reason.into(),
-    };
-    store.health.watch(Health::Ok, updates).await;
-    let began = Instant::now();
-    loop {
-        match next(store, &subnets, &mut stream, revision).await {
-            Ok(message) => apply(fold, &subnets, &message, updates).await,
-            Err(reason) => return Lost { reason, lasted: began.elapsed() },
+        // What vanished from etcd is due, whether it can be reached or not.
+        let until = Instant::now() + link::next_delay(&mut delays);
+        while let Some(due) = follower.guard.next().filter(|due| *due < until) {
+            sleep_until(due).await;
+            follower.prune().await;
         }
+        sleep(until.saturating_duration_since(Instant::now())).await;
     }
 }
 
-async fn apply(fold: &mut Fold<'_>, subnets: &str, message: &WatchResponse, updates: &mpsc::Sender<Update>) {
-    let events = message.events().iter().filter_map(|event| Event::of(subnets, event));
-    for update in fold.apply(events) {
-        let _ = updates.send(update).await;
+impl Follower<'_> {
+    /// One list and one watch.
+    async fn session(&mut self) -> Lost {
+        if let Err(error) = self.list().await {
+            return error.to_string().into();
+        }
+        let opened =
+            Stream::open(self.store, &self.subnets, WatchOptions::new().with_prefix(), self.listed).await;
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(reason) => return reason.into(),
+        };
+        if let Err(reason) = stream.watch_too(&self.store.canary.key).await {
+            return reason.into();
+        }
+        self.store.health.watch(Health::Ok, self.updates).await;
+        let began = Instant::now();
+        let reason = self.follow(&mut stream).await;
+        self.store.link.give_up(stream.connected()).await;
+        Lost { reason, lasted: began.elapsed() }
     }
-}
 
-/// Opens a watch of everything after `revision`, confirmed by etcd.
-pub(super) async fn open(
-    store: &EtcdStore,
-    key: &str,
-    options: WatchOptions,
-    revision: i64,
-) -> Result<WatchStream, String> {
-    let place = store.link.place();
-    let options = options.with_progress_notify().with_start_revision(revision + 1);
-    let opening = async {
-        let client = store.link.client().await?;
-        let mut stream =
-            client.watch_client().max_decoding_message_size(MESSAGE_LIMIT).watch(key, Some(options)).await?;
-        let first = stream.message().await?;
-        Ok::<_, etcd_client::Error>((stream, first))
-    };
-    let (stream, first) = match timeout(CREATED_LIMIT, opening).await {
-        Ok(Ok((stream, Some(first)))) => (stream, first),
-        Ok(Ok((_, None))) => return Err(format!("{place}: the watch of {key} ended at once")),
-        Ok(Err(error)) => return Err(format!("{place}: watching {key} failed: {}", link::describe(&error))),
-        Err(_) => return Err(format!("{place}: no answer to a watch of {key}")),
-    };
-    check(&place, key, &first, revision)?;
-    if first.created() { Ok(stream) } else { Err(format!("{place}: the watch of {key} was not confirmed")) }
-}
+    /// Lists everything. Returns what was not known before.
+    async fn list(&mut self) -> Result<bool, StoreError> {
+        let subnets = &self.subnets;
+        let listing = list::all(&self.store.link, subnets, |pair| Entry::of(subnets, pair)).await?;
+        if listing.revision < self.listed {
+            let (now, was) = (listing.revision, self.listed);
+            tracing::warn!(
+                "{}: its revision went back from {was} to {now}: it was restored or wiped",
+                self.store.link.place()
+            );
+        }
+        self.listed = listing.revision;
+        let peers = self.fold.replace(listing.pairs);
+        let changed = self.guard.differs(&peers);
+        // Where the receiver is gone, the caller ends us.
+        if let Some(update) = self.guard.replace(peers, Instant::now()) {
+            let _ = self.updates.send(update).await;
+        }
+        self.tell_guard().await;
+        Ok(changed)
+    }
 
-/// The next message of a watch; `revision` is raised to the last change in it.
-pub(super) async fn next(
-    store: &EtcdStore,
-    key: &str,
-    stream: &mut WatchStream,
-    revision: &mut i64,
-) -> Result<WatchResponse, String> {
-    let place = store.link.place();
-    let message = match stream.message().await {
-        Ok(Some(message)) => message,
-        Ok(None) => return Err(format!("{place}: the watch of {key} ended")),
-        Err(error) => return Err(format!("{place}: the watch of {key} broke: {}", link::describe(&error))),
-    };
-    check(&place, key, &message, *revision)?;
-    // The header of a progress report may run ahead of events still to come (etcd issue 15220): only events
-    // count.
-    let last = message.events().iter().filter_map(|event| event.kv()).map(|pair| pair.mod_revision()).max();
-    *revision = last.unwrap_or(0).max(*revision);
-    Ok(message)
-}
-
-fn check(place: &str, key: &str, message: &WatchResponse, revision: i64) -> Result<(), String> {
-    // First, for the header's revision is 0 in here.
-    if message.canceled() {
-        return Err(match (message.compact_revision(), message.cancel_reason()) {
-            (0, "") => format!("{place}: the watch of {key} was canceled"),
-            (0, reason) => format!("{place}: the watch of {key} was canceled: {reason}"),
-            (compacted, _) => {
-                format!(
-                    "{place}: the watch of {key} fell behind: changes up to revision {compacted} are compacted"
-                )
+    /// Follows a watch to its end, and says why it ended.
+    async fn follow(&mut self, stream: &mut Stream) -> String {
+        let store = self.store;
+        let mut audit = Instant::now() + audit_interval();
+        let mut beat = Instant::now();
+        let mut beating = std::pin::pin!(Fuse::terminated());
+        // What is to be shown, and until when: any message, and the canary of a revision.
+        let mut knocked: Option<Instant> = None;
+        let mut sung: Option<(i64, Instant)> = None;
+        loop {
+            let due = self.guard.next();
+            let deaf = knocked.into_iter().chain(sung.map(|(_, until)| until)).min();
+            tokio::select! {
+                message = stream.next() => match message {
+                    Ok(message) => {
+                        knocked = None;
+                        let shown = shown(&message, &store.canary.key);
+                        sung = sung.filter(|(revision, _)| shown.is_none_or(|shown| shown < *revision));
+                        self.apply(&message).await;
+                    }
+                    Err(reason) => return reason,
+                },
+                () = sleep_until(beat) => {
+                    beat = Instant::now() + BEAT;
+                    beating.set(store.canary.beat(store, self.guard.known()).fuse());
+                    if let Err(reason) = stream.knock().await {
+                        return reason;
+                    }
+                    knocked.get_or_insert(Instant::now() + ECHO_LIMIT);
+                }
+                beaten = &mut beating => match beaten {
+                    Ok(Some(revision)) if stream.revision() < revision => {
+                        sung = Some((revision, Instant::now() + ECHO_LIMIT));
+                    }
+                    Ok(_) => {}
+                    // The watch goes on as long as it can: an etcd without a quorum, or on a full disk, takes no writes.
+                    Err(error) => tracing::debug!("{error}"),
+                },
+                () = at(deaf) => {
+                    return format!("{}: the watch of {} is deaf: it shows no changes", store.link.place(), self.subnets);
+                }
+                () = at(due) => self.prune().await,
+                () = sleep_until(audit) => {
+                    audit = Instant::now() + audit_interval();
+                    match self.list().await {
+                        Ok(true) => tracing::warn!(
+                            "{}: a list told of changes that the watch had not: they are in force now",
+                            store.link.place()
+                        ),
+                        Ok(false) => {}
+                        Err(error) => return error.to_string(),
+                    }
+                }
             }
-        });
-    }
-    // A watch from a revision that is yet to come would stay silent until it has come.
-    match message.header().map(|header| header.revision()) {
-        Some(now) if now < revision => {
-            Err(format!("{place}: its revision went back from {revision} to {now}: it was restored or wiped"))
         }
-        _ => Ok(()),
     }
+
+    async fn apply(&mut self, message: &WatchResponse) {
+        let is_new = |event: &&etcd_client::Event| {
+            event.kv().is_some_and(|pair| {
+                pair.mod_revision() > self.listed && pair.key().starts_with(self.subnets.as_bytes())
+            })
+        };
+        let events =
+            message.events().iter().filter(is_new).filter_map(|event| Event::of(&self.subnets, event));
+        let changes = self.fold.apply(events);
+        if changes.is_empty() {
+            return;
+        }
+        for update in self.guard.pass(changes, Instant::now()) {
+            let _ = self.updates.send(update).await;
+        }
+        self.tell_guard().await;
+    }
+
+    /// Lets go of what has been gone for long enough.
+    async fn prune(&mut self) {
+        for update in self.guard.due(Instant::now()) {
+            let _ = self.updates.send(update).await;
+        }
+        self.tell_guard().await;
+    }
+
+    async fn tell_guard(&self) {
+        self.store.health.guard(self.guard.trouble(), self.updates).await;
+    }
+}
+
+/// The last revision of a key that a message tells of.
+fn shown(message: &WatchResponse, key: &str) -> Option<i64> {
+    let pairs = message.events().iter().filter_map(|event| event.kv());
+    pairs.filter(|pair| pair.key() == key.as_bytes()).map(|pair| pair.mod_revision()).max()
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn audit_interval() -> Duration {
+    // Any clock's last digits will do.
+    let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
+    AUDIT + AUDIT / 4 * (nanos % 1000) / 1000
 }

@@ -1,5 +1,7 @@
 //! Taking our own keys back.
 
+use std::time::Duration;
+
 use etcd_client::{Client, Compare, CompareOp, Error, Txn, TxnOp};
 use tokio::time::Instant;
 
@@ -9,13 +11,21 @@ use crate::store::{Announcement, StoreError, schema};
 /// Deletes each key that still carries our address, all within one time limit.
 pub(super) async fn run(store: &EtcdStore, announcements: &[Announcement]) -> Result<(), StoreError> {
     let deadline = Instant::now() + CALL_LIMIT;
+    let canary =
+        store.link.call_until(deadline, Duration::ZERO, "deleting this node's key", |client| async move {
+            client.kv_client().txn(Txn::new().and_then([store.canary.withdrawal()])).await.map(drop)
+        });
+    // It would go by itself within half a minute.
+    if let Err(error) = canary.await {
+        tracing::debug!("{error}");
+    }
     let mut left = Vec::new();
     let mut first = None;
     for announcement in announcements {
         let key = &store.subnet_key(announcement.subnets);
         let withdrawn = store
             .link
-            .call_until(deadline, "deleting this host's keys", |client| async move {
+            .call_until(deadline, Duration::ZERO, "deleting this host's keys", |client| async move {
                 while !attempt(&client, key, announcement).await? {}
                 Ok(())
             })
