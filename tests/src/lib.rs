@@ -13,6 +13,7 @@ pub mod counters;
 pub mod docker;
 pub mod dump;
 pub mod etcd;
+pub mod etcd_cluster;
 pub mod footprint;
 pub mod foreign;
 pub mod frame;
