@@ -1,7 +1,8 @@
 //! A real etcd in a temporary directory, and ears for what the store reports and logs.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use etcd_client::{Client, Permission, PutOptions, Txn, TxnOp};
 use overlay_user::store::{EtcdOptions, EtcdStore, Health, Store, Update, etcd::Access};
 use tokio::{
     sync::mpsc,
@@ -39,22 +40,57 @@ pub(crate) struct Etcd {
     port: u16,
     peer_port: u16,
     process: Child,
+    /// What it is told of TLS.
+    tls: Vec<String>,
 }
 
 impl Etcd {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, peer_port) = (free_port(), free_port());
-        let process = spawn(&directory, port, peer_port);
-        let etcd = Self { directory, port, peer_port, process };
+        let process = spawn(&directory, port, peer_port, &[]);
+        let etcd = Self { directory, port, peer_port, process, tls: Vec::new() };
         etcd.ready().await;
         etcd
+    }
+
+    /// With a certificate and its key; where an authority is given, for clients that have one of it alone.
+    pub(crate) async fn start_with_tls(node: &[PathBuf; 2], clients: Option<&Path>) -> Self {
+        let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
+        let mut tls = vec![file("cert-file", &node[0]), file("key-file", &node[1])];
+        if let Some(authority) = clients {
+            tls.extend([file("trusted-ca-file", authority), "--client-cert-auth=true".into()]);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (port, peer_port) = (free_port(), free_port());
+        let process = spawn(&directory, port, peer_port, &tls);
+        let etcd = Self { directory, port, peer_port, process, tls };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "etcd did not come up");
+            sleep(Duration::from_millis(50)).await;
+        }
+        etcd
+    }
+
+    /// Has it ask for users: root, and overlayd with this password, who may touch the network's keys.
+    pub(crate) async fn enable_users(&self, password: &str) {
+        let mut client = self.client().await;
+        client.role_add("root").await.unwrap();
+        client.user_add("root", "secret", None).await.unwrap();
+        client.user_grant_role("root", "root").await.unwrap();
+        client.user_add("overlayd", password, None).await.unwrap();
+        client.role_add("network").await.unwrap();
+        let keys = Permission::read_write(PREFIX).with_prefix();
+        client.role_grant_permission("network", keys).await.unwrap();
+        client.user_grant_role("overlayd", "network").await.unwrap();
+        client.auth_enable().await.unwrap();
     }
 
     /// Ends it as a power cut does, and starts it again on the same data behind another port, or its own.
     pub(crate) async fn restart_at(&mut self, port: u16) {
         self.kill();
-        self.process = spawn(&self.directory, port, self.peer_port);
+        self.process = spawn(&self.directory, port, self.peer_port, &self.tls);
         self.port = port;
         self.ready().await;
     }
@@ -83,7 +119,7 @@ impl Etcd {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", if self.tls.is_empty() { "http" } else { "https" }, self.port)
     }
 
     pub(crate) fn store(&self) -> EtcdStore {
@@ -154,14 +190,16 @@ impl Drop for Etcd {
     }
 }
 
-fn spawn(directory: &tempfile::TempDir, port: u16, peer_port: u16) -> Child {
-    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+fn spawn(directory: &tempfile::TempDir, port: u16, peer_port: u16, tls: &[String]) -> Child {
+    let scheme = if tls.is_empty() { "http" } else { "https" };
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
     Command::new("etcd")
         .arg("--data-dir")
         .arg(directory.path().join("data"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"])
+        .args(tls)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

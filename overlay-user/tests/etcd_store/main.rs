@@ -1,6 +1,7 @@
 //! The etcd store against a real etcd.
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod access;
 mod announce;
 mod contest;
 mod dual;

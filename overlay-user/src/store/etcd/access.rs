@@ -103,7 +103,8 @@ impl Access {
         format!("etcd at {}", self.endpoints.join(", "))
     }
 
-    fn has_tls(&self) -> bool {
+    /// Whether connections are encrypted.
+    pub(super) fn has_tls(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.starts_with("https:"))
     }
 

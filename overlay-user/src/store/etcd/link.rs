@@ -245,16 +245,41 @@ impl Link {
     }
 
     fn refused(&self, what: &str, why: &str) -> StoreError {
-        StoreError::Invalid(format!("{}: {what} was refused: {why}", self.place()))
+        let advice = self.advice(why).map(|advice| format!("; {advice}")).unwrap_or_default();
+        StoreError::Invalid(format!("{}: {what} was refused: {why}{advice}", self.place()))
+    }
+
+    fn advice(&self, why: &str) -> Option<&'static str> {
+        let known = ADVICE.into_iter().find(|(text, _)| why.contains(text)).map(|(_, advice)| advice);
+        let refused = self.access.has_tls() && CLOSED.iter().any(|text| why.contains(text));
+        let certificate =
+            "etcd may want a certificate that its own authority has signed: check --etcd-certfile";
+        known.or(refused.then_some(certificate))
     }
 
     pub(super) fn unreachable(&self, what: &str, why: &str) -> StoreError {
-        StoreError::Unreachable(format!(
-            "{}: {what} failed: {why}; check that etcd runs there and that --etcd-endpoints is right",
-            self.place()
-        ))
+        let advice =
+            self.advice(why).unwrap_or("check that etcd runs there and that --etcd-endpoints is right");
+        StoreError::Unreachable(format!("{}: {what} failed: {why}; {advice}", self.place()))
     }
 }
+
+/// What etcd and TLS say, and what to do then.
+const ADVICE: [(&str, &str); 7] = [
+    (
+        "invalid peer certificate",
+        "etcd's certificate has to be for this address, and signed by one of --etcd-cafile",
+    ),
+    ("KeyMismatch", "--etcd-keyfile has to be the key of --etcd-certfile"),
+    ("InvalidContentType", "etcd speaks no TLS there: say http://"),
+    ("user name is empty", "etcd asks who we are: give --etcd-username and --etcd-password-file"),
+    ("authentication failed", "check --etcd-username and the password in --etcd-password-file"),
+    ("permission denied", "the role of --etcd-username has to read and write all keys under --etcd-prefix"),
+    ("database space exceeded", "etcd is full: compact and defragment it, and disarm its alarm"),
+];
+
+/// How a connection ends whose certificate was not taken: with TLS 1.3 that is told only after it stands, if at all.
+const CLOSED: [&str; 4] = ["received fatal alert", "connection closed", "broken pipe", "Connection reset"];
 
 /// What is wrong with each member, or with all of them.
 fn joined(troubles: &[(&String, String)]) -> String {
@@ -285,26 +310,31 @@ fn is_permanent(error: &Error) -> bool {
             false
         }
         Error::GRpcStatus(status) => PERMANENT.contains(&i32::from(status.code())),
-        Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::Utf8Error(_) => true,
+        // Before anything is sent: of a certificate and a key that do not fit.
+        Error::TransportError(_) | Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::Utf8Error(_) => true,
         _ => false,
     }
 }
 
 /// The status' own message and the innermost cause: "tcp connect error: Connection refused (os error 111)".
 pub(super) fn describe(error: &Error) -> String {
-    let Error::GRpcStatus(status) = error else { return error.to_string() };
-    let mut text = match status.message() {
-        "" => format!("gRPC status {:?}", status.code()),
-        message => message.to_owned(),
+    let (text, mut cause) = match error {
+        Error::GRpcStatus(status) => match status.message() {
+            "" => (format!("gRPC status {:?}", status.code()), status.source()),
+            message => (message.to_owned(), status.source()),
+        },
+        Error::TransportError(error) => (error.to_string(), error.source()),
+        _ => return error.to_string(),
     };
-    let mut cause = status.source();
+    let mut innermost = None;
     while let Some(error) = cause {
-        if error.source().is_none() && !text.contains(&error.to_string()) {
-            text = format!("{text}: {error}");
-        }
+        innermost = Some(error.to_string());
         cause = error.source();
     }
-    text
+    match innermost {
+        Some(cause) if !text.contains(&cause) => format!("{text}: {cause}"),
+        _ => text,
+    }
 }
 
 #[cfg(test)]
