@@ -62,6 +62,8 @@ pub struct Config {
     pub log: PathBuf,
     /// More arguments, at the end.
     pub args: Vec<String>,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Config {
@@ -128,6 +130,7 @@ impl Overlayd {
         let before = fs::metadata(&log).map_or(0, |m| m.len());
         self.attached = true;
         let cmd = Cmd::new(binaries::find("overlayd")?).args(self.config.arguments());
+        let cmd = self.config.env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
         let mut process = cmd.netns(&self.ns).env("NO_COLOR", "1").spawn(&log)?;
         let ready = eventually_some("overlayd is ready", READY, || {
             // The state first: what it said before it ended is then all there.

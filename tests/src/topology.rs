@@ -164,6 +164,7 @@ impl Topology {
             state_dir: dir.join(&host.name).join("state"),
             log: dir.join(format!("{}.overlayd.log", host.name)),
             args: self.settings.arguments.clone(),
+            env: Vec::new(),
         }
     }
 

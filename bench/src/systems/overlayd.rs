@@ -98,6 +98,7 @@ fn config(bed: &Bed, host: &Host, etcd: &Etcd, decap: &str, encap: Encap) -> Con
         state_dir: dir.join(host.name).join("state"),
         log: dir.join(format!("{}.overlayd.log", host.name)),
         args: vec![format!("--decap={decap}"), format!("--encap={encap}")],
+        env: Vec::new(),
     }
 }
 
