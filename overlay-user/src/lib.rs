@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod exit;
 pub mod hops;
 pub mod kernel;
+pub mod lease;
 pub mod local;
 pub mod memory;
 pub mod netfilter;

@@ -224,6 +224,15 @@ impl Cluster {
         self.cmd(&endpoints.join(",")).args(args).check()
     }
 
+    /// Runs `put` and `del` lines of etcdctl in one transaction.
+    ///
+    /// # Errors
+    /// etcdctl failed.
+    pub fn transact(&self, lines: &[String]) -> Result<()> {
+        let script = format!("\n{}\n\n\n", lines.join("\n"));
+        self.cmd(&self.client(0)).arg("txn").stdin(script).check().map(drop)
+    }
+
     /// Forgets the history: whoever watches from the past has missed it.
     ///
     /// # Errors

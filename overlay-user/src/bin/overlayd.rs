@@ -13,7 +13,7 @@ use overlay_user::{
     daemon::{self, Ended},
     detach,
     exit::{self, Failure},
-    memory,
+    lease, memory,
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -45,6 +45,17 @@ struct Run {
 enum Command {
     /// End a running daemon and remove every trace: programs, maps, routes, and the announcement in etcd
     Detach(Detach),
+    /// Lease a subnet of the network in etcd for this host's bridge, and write what Docker needs to know: before Docker starts
+    Lease(Box<Lease>),
+}
+
+#[derive(Args)]
+struct Lease {
+    /// Where the subnet and the MTU are written, as variables
+    #[arg(long, env = "OVERLAYD_SUBNET_FILE", value_name = "FILE", default_value = lease::SUBNET_FILE)]
+    subnet_file: PathBuf,
+    #[command(flatten)]
+    run: Run,
 }
 
 #[derive(Args)]
@@ -70,6 +81,12 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Detach(Detach { pin_dir, state_dir })) => {
             start_log(LogFormat::Text);
             runtime()?.block_on(detach::run(&pin_dir, &state_dir))
+        }
+        Some(Command::Lease(wanted)) => {
+            let Lease { subnet_file, run } = *wanted;
+            let (config, log_format) = configure(run)?;
+            start_log(log_format);
+            runtime()?.block_on(lease::run(config, &subnet_file))
         }
         None => {
             let (config, log_format) = configure(cli.run.clone())?;

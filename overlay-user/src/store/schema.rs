@@ -13,9 +13,11 @@ use super::{Subnets, address};
 mod config;
 mod json;
 mod lease;
+mod pool;
 
 pub use config::{FLANNEL_PORT, parse_config};
 pub use lease::{Lease, lease_value, owner, parse_lease};
+pub use pool::{Pool, parse_pool};
 
 /// The key of the network's configuration.
 pub fn config_key(prefix: &str) -> String {

@@ -1,6 +1,6 @@
 //! What is written to etcd is reported.
 
-use overlay_user::store::{NetworkConfig, Store, StoreError};
+use overlay_user::store::{Health, NetworkConfig, Store, StoreError, Update};
 
 use crate::etcd::{Etcd, Log, Watch, peer};
 
@@ -103,4 +103,21 @@ async fn configurations() {
     assert!(matches!(error, StoreError::Invalid(_)));
     let text = error.to_string();
     assert!(text.contains("/overlayd/network/config") && text.contains("Backend.VNI is -1"), "{text}");
+}
+
+/// The daemon has been told of one configuration: another one is its operator's to take over.
+#[tokio::test]
+async fn a_configuration_that_changes_is_told() {
+    let etcd = Etcd::start().await;
+    etcd.put("config", r#"{"Network":"10.0.0.0/8","Backend":{"Type":"vxlan","VNI":7}}"#).await;
+    let store = etcd.store();
+    store.network().await.unwrap();
+    let (mut watch, _) = Watch::start(store).await;
+    etcd.put("config", r#"{"Network":"10.0.0.0/8","Backend":{"Type":"vxlan","VNI":8}}"#).await;
+    let reason = watch.degraded(3).await;
+    assert!(reason.contains("/overlayd/network/config") && reason.contains("SIGHUP"), "{reason}");
+    etcd.put("config", r#"{"Network":"10.0.0.0/33"}"#).await;
+    assert!(watch.degraded(3).await.contains("correct it with etcdctl put"));
+    etcd.put("config", r#"{"network":"10.0.0.0/8","backend":{"type":"vxlan","vni":7}}"#).await;
+    assert_eq!(watch.next(3).await, Update::Health(Health::Ok));
 }

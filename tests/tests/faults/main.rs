@@ -8,6 +8,7 @@
 mod bed;
 mod cut;
 mod members;
+mod scale;
 mod store;
 
 use libtest_mimic::{Arguments, Trial};
@@ -15,7 +16,7 @@ use libtest_mimic::{Arguments, Trial};
 /// A fault, and the test of it.
 type Fault = (&'static str, fn());
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
     ("a_member_is_killed", members::killed),
     ("the_leader_is_killed", members::leader_killed),
     ("all_members_are_down_for_a_minute", members::all_down),
@@ -27,6 +28,7 @@ const FAULTS: [Fault; 11] = [
     ("a_lease_is_lost_while_its_daemon_is_away", store::lease_lost),
     ("tokens_expire", store::tokens),
     ("the_disk_is_full", store::full),
+    ("a_thousand_nodes_come_and_go", scale::thousand_nodes),
 ];
 
 /// What `.ci/run` has time for.

@@ -17,6 +17,8 @@ struct State {
     watch: Option<Health>,
     /// What the guard against mass deletion holds back.
     guard: Option<String>,
+    /// The network's configuration is not what the daemon knows.
+    network: Option<String>,
     /// The announcements that are in trouble.
     announcements: BTreeMap<Subnets, Trouble>,
     reported: Option<Health>,
@@ -51,6 +53,18 @@ impl Board {
         }
         state.guard = trouble;
         state.report(updates).await;
+    }
+
+    /// The network's configuration is not what the daemon knows; or, with `None`, is.
+    pub(super) async fn network(&self, trouble: Option<String>, updates: &mpsc::Sender<Update>) {
+        let mut state = self.0.lock().await;
+        if state.network != trouble {
+            if let Some(trouble) = &trouble {
+                tracing::warn!("{trouble}");
+            }
+            state.network = trouble;
+            state.report(updates).await;
+        }
     }
 
     pub(super) async fn announced(&self, subnets: Subnets, updates: &mpsc::Sender<Update>) {
@@ -94,6 +108,7 @@ impl State {
         }
         let watch_is_down = !reasons.is_empty();
         reasons.extend(self.guard.as_deref());
+        reasons.extend(self.network.as_deref());
         // With etcd out of reach, the watch's own reason says it all.
         let announcements =
             self.announcements.values().filter(|trouble| !(watch_is_down && trouble.out_of_reach));

@@ -1,7 +1,11 @@
 //! The connection to etcd, and the one way to call it: bounded in time, retried, with errors that say which
 //! endpoint, what failed and what to do. etcd-client retries nothing by itself.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use etcd_client::{Client, ConnectOptions, Error};
@@ -16,8 +20,9 @@ use crate::store::StoreError;
 /// Everything that is asked of etcd once is answered, or given up, within this time.
 pub(super) const CALL_LIMIT: Duration = Duration::from_millis(4500);
 
-/// A member that has not let us in after this time is passed over.
-const CONNECT_LIMIT: Duration = Duration::from_millis(1300);
+/// A member that has not let us in after this time is passed over: that is a handshake, a password and a question, five
+/// round trips at least.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A member that has not answered a question after this time is given up.
 const STEP_LIMIT: Duration = Duration::from_secs(2);
@@ -43,11 +48,12 @@ const PERMANENT: [i32; 6] = [
 /// What etcd says of a token, under codes that are permanent otherwise.
 const TOKEN_TROUBLES: [&str; 2] = ["invalid auth token", "revision of auth store is old"];
 
-/// 100 ms to 5 s. backon's jitter adds up to the delay itself, hence the half.
+/// 100 ms to 3 s: what changed during an outage is to be right within 5 s of its end. backon's jitter adds up to the delay
+/// itself, hence the half.
 pub(super) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_millis(2500))
+        .with_max_delay(Duration::from_millis(1500))
         .without_max_times()
         .with_jitter()
         .build()
@@ -55,13 +61,15 @@ pub(super) fn backoff() -> ExponentialBackoff {
 
 /// The next delay of an endless backoff.
 pub(super) fn next_delay(delays: &mut ExponentialBackoff) -> Duration {
-    delays.next().unwrap_or(Duration::from_secs(5))
+    delays.next().unwrap_or(Duration::from_secs(3))
 }
 
 /// The connection. There is one, to one member: a member that does not answer is given up for the next one.
 pub(super) struct Link {
     access: Access,
     current: Mutex<Current>,
+    /// How often the connection was to be made anew. Told without the lock, which is held while a connection is made.
+    resets: AtomicU64,
 }
 
 #[derive(Default)]
@@ -71,6 +79,8 @@ struct Current {
     endpoint: usize,
     /// Connections made so far.
     made: u64,
+    /// The resets that it has seen.
+    resets: u64,
     /// What certificates and password were like.
     stamp: Stamp,
 }
@@ -115,7 +125,7 @@ impl std::fmt::Debug for Link {
 impl Link {
     pub(super) fn new(access: Access) -> Result<Self, StoreError> {
         let access = access.checked().map_err(StoreError::Invalid)?;
-        Ok(Self { access, current: Mutex::default() })
+        Ok(Self { access, current: Mutex::default(), resets: AtomicU64::new(0) })
     }
 
     /// All endpoints, for messages.
@@ -133,6 +143,10 @@ impl Link {
                 tracing::info!("{}: certificates or password have changed: connecting anew", self.place());
             }
             current.stamp = stamp;
+        }
+        let resets = self.resets.load(Ordering::Relaxed);
+        if resets != current.resets {
+            (current.connected, current.resets) = (None, resets);
         }
         if let Some(connected) = &current.connected {
             return Ok(connected.clone());
@@ -180,8 +194,8 @@ impl Link {
     }
 
     /// The next call connects anew.
-    pub(super) async fn reset(&self) {
-        self.current.lock().await.connected = None;
+    pub(super) fn reset(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The next call connects to another member than this one, unless somebody else has seen to that.
@@ -344,7 +358,7 @@ mod tests {
     #[test]
     fn delays_stay_within_their_bounds() {
         for delay in backoff().take(20) {
-            assert!(delay >= Duration::from_millis(100) && delay <= Duration::from_secs(5), "{delay:?}");
+            assert!(delay >= Duration::from_millis(100) && delay <= Duration::from_secs(3), "{delay:?}");
         }
     }
 }

@@ -27,6 +27,7 @@ mod health;
 mod lease;
 mod link;
 mod list;
+mod pool;
 mod stream;
 mod warnings;
 mod watch;
@@ -38,6 +39,7 @@ use fold::{Entry, Fold};
 use guard::Guard;
 use health::Board;
 use link::Link;
+pub use pool::Wish;
 use warnings::Warnings;
 
 /// Where etcd is, and what in it is ours.
@@ -69,6 +71,8 @@ pub struct EtcdStore {
     canary: Canary,
     prune_delay: Duration,
     in_force: usize,
+    /// The network's configuration, as it was told to the daemon.
+    told: Mutex<Option<Option<NetworkConfig>>>,
 }
 
 impl EtcdStore {
@@ -90,10 +94,38 @@ impl EtcdStore {
             prefix,
             prune_delay,
             in_force,
+            told: Mutex::default(),
             announced: Mutex::new(previous),
             warnings: Warnings::default(),
             health: Board::default(),
         })
+    }
+
+    async fn read_network(&self) -> Result<Option<NetworkConfig>, StoreError> {
+        let key = schema::config_key(&self.prefix);
+        let Some(value) = list::value(&self.link, &key).await? else { return Ok(None) };
+        schema::parse_config(&value).map(Some).map_err(|error| {
+            StoreError::Invalid(format!("etcd key {key}: {error}; correct it with etcdctl put"))
+        })
+    }
+
+    /// Reads the network's configuration again, and reports where it is another than the daemon knows.
+    async fn compare_network(&self, updates: &mpsc::Sender<Update>) -> Result<(), StoreError> {
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(told) = told else { return Ok(()) };
+        let trouble = match self.read_network().await {
+            Ok(now) => (now != told).then(|| {
+                format!(
+                    "the network's configuration (etcd key {}) has changed since overlayd started: SIGHUP, or systemctl \
+                     reload overlayd, has it taken over",
+                    schema::config_key(&self.prefix)
+                )
+            }),
+            Err(StoreError::Invalid(reason)) => Some(reason),
+            Err(error) => return Err(error),
+        };
+        self.health.network(trouble, updates).await;
+        Ok(())
     }
 
     fn subnets(&self) -> String {
@@ -126,11 +158,9 @@ impl Store for EtcdStore {
     }
 
     async fn network(&self) -> Result<Option<NetworkConfig>, StoreError> {
-        let key = schema::config_key(&self.prefix);
-        let Some(value) = list::value(&self.link, &key).await? else { return Ok(None) };
-        schema::parse_config(&value).map(Some).map_err(|error| {
-            StoreError::Invalid(format!("etcd key {key}: {error}; correct it with etcdctl put"))
-        })
+        let network = self.read_network().await?;
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(network);
+        Ok(network)
     }
 
     async fn list(&self) -> Result<BTreeMap<IpNet, PeerSubnet>, StoreError> {
@@ -167,7 +197,7 @@ impl Store for EtcdStore {
     }
 
     async fn reconnect(&self) {
-        self.link.reset().await;
+        self.link.reset();
     }
 
     async fn withdraw(&self, announcements: &[Announcement]) -> Result<(), StoreError> {

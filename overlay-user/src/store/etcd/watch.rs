@@ -18,7 +18,7 @@ use super::{
     link, list,
     stream::Stream,
 };
-use crate::store::{Health, StoreError, Update};
+use crate::store::{Health, StoreError, Update, schema};
 
 /// A watch that lasted this long was a good one: the next trouble starts with the shortest delay.
 pub(super) const STABLE: Duration = Duration::from_secs(10);
@@ -48,6 +48,8 @@ struct Follower<'a> {
     guard: Guard,
     updates: &'a mpsc::Sender<Update>,
     subnets: String,
+    /// The key of the network's configuration.
+    config: String,
     /// The revision of the last list: events up to it are in there.
     listed: i64,
 }
@@ -60,6 +62,7 @@ pub(super) async fn run(store: &EtcdStore, updates: &mpsc::Sender<Update>) {
         guard: Guard::new(store.prune_delay, store.in_force),
         updates,
         subnets: store.subnets(),
+        config: schema::config_key(&store.prefix),
         listed: 0,
     };
     let mut delays = link::backoff();
@@ -91,8 +94,14 @@ impl Follower<'_> {
             Ok(stream) => stream,
             Err(reason) => return reason.into(),
         };
-        if let Err(reason) = stream.watch_too(&self.store.canary.key).await {
-            return reason.into();
+        for key in [&self.store.canary.key, &self.config] {
+            if let Err(reason) = stream.watch_too(key).await {
+                return reason.into();
+            }
+        }
+        // After the watch is open: what changes from now on is shown.
+        if let Err(error) = self.store.compare_network(self.updates).await {
+            return error.to_string().into();
         }
         self.store.health.watch(Health::Ok, self.updates).await;
         let began = Instant::now();
@@ -139,9 +148,14 @@ impl Follower<'_> {
                 message = stream.next() => match message {
                     Ok(message) => {
                         knocked = None;
-                        let shown = shown(&message, &store.canary.key);
+                        let shown = shown_of(&message, &store.canary.key);
                         sung = sung.filter(|(revision, _)| shown.is_none_or(|shown| shown < *revision));
                         self.apply(&message).await;
+                        if shown_of(&message, &self.config).is_some()
+                            && let Err(error) = store.compare_network(self.updates).await
+                        {
+                            return error.to_string();
+                        }
                     }
                     Err(reason) => return reason,
                 },
@@ -212,7 +226,7 @@ impl Follower<'_> {
 }
 
 /// The last revision of a key that a message tells of.
-fn shown(message: &WatchResponse, key: &str) -> Option<i64> {
+fn shown_of(message: &WatchResponse, key: &str) -> Option<i64> {
     let pairs = message.events().iter().filter_map(|event| event.kv());
     pairs.filter(|pair| pair.key() == key.as_bytes()).map(|pair| pair.mod_revision()).max()
 }

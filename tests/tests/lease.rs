@@ -1,0 +1,179 @@
+//! Subnets that hosts lease from the network's pool, before Docker makes their bridges.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
+
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::PathBuf, thread};
+
+use harness::{
+    Topology, binaries,
+    host::BRIDGE,
+    process::{Cmd, Output},
+    topology::ETCD_PREFIX,
+    traffic::ping,
+};
+
+const POOL: &str = r#"{"Network":"10.77.0.0/16","SubnetMin":"10.77.1.0","SubnetMax":"10.77.12.0","Backend":{"Type":"vxlan","VNI":1,"Port":4789}}"#;
+
+/// A node on host 1, by its number.
+#[derive(Clone)]
+struct Node {
+    ns: PathBuf,
+    dir: PathBuf,
+    pins: PathBuf,
+    endpoint: String,
+    number: u8,
+}
+
+impl Node {
+    fn new(topology: &Topology, number: u8) -> Self {
+        Self {
+            ns: topology.h(1).ns.path().to_owned(),
+            dir: topology.scope.dir().join(format!("node-{number}")),
+            pins: topology.scope.pin_dir(&format!("n{number}")),
+            endpoint: topology.etcd().endpoint(),
+            number,
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn lease(&self) -> Output {
+        let address = Ipv4Addr::new(172, 16, 199, 200 + self.number);
+        Cmd::new(binaries::find("overlayd").unwrap())
+            .netns(&self.ns)
+            .args(["lease", "--iface=eth0"])
+            .args([
+                format!("--node-name=node-{}", self.number),
+                format!("--public-ip={address}"),
+                format!("--etcd-endpoints={}", self.endpoint),
+                format!("--etcd-prefix={ETCD_PREFIX}"),
+                format!("--pin-dir={}", self.pins.display()),
+                format!("--state-dir={}", self.file("state").display()),
+                format!("--subnet-file={}", self.file("subnet.env").display()),
+            ])
+            .run()
+            .unwrap()
+    }
+
+    /// The bridge's address.
+    fn leased(&self) -> String {
+        let output = self.lease();
+        assert_eq!(output.code, Some(0), "{}", output.text());
+        let bip = output.stdout.trim().to_owned();
+        let file = fs::read_to_string(self.file("subnet.env")).unwrap();
+        for line in
+            [format!("OVERLAYD_SUBNET={bip}"), format!("FLANNEL_SUBNET={bip}"), "OVERLAYD_MTU=1450".into()]
+        {
+            assert!(file.lines().any(|have| have == line), "{line}: {file}");
+        }
+        bip
+    }
+}
+
+fn key(bip: &str) -> String {
+    let (ip, len) = bip.rsplit_once('/').unwrap();
+    let network = ip.rsplit_once('.').unwrap().0;
+    format!("{ETCD_PREFIX}/subnets/{network}.0-{len}")
+}
+
+fn with_pool() -> Topology {
+    let topology = Topology::builder().containers(0).without_overlayd().up().unwrap();
+    topology.etcd().put(&format!("{ETCD_PREFIX}/config"), POOL).unwrap();
+    topology
+}
+
+#[test]
+fn a_host_gets_the_subnet_that_it_had() {
+    let topology = with_pool();
+    let node = Node::new(&topology, 1);
+    let bip = node.leased();
+    let etcd = topology.etcd();
+    assert!(etcd.get(&key(&bip)).unwrap().unwrap().contains("172.16.199.201"));
+    assert_eq!(node.leased(), bip, "it is this host's already");
+    // Expired, while nobody was here.
+    etcd.etcdctl(&["del", "--", &key(&bip)]).unwrap();
+    assert_eq!(node.leased(), bip, "it is remembered");
+    // Without a memory, by its address.
+    fs::remove_dir_all(node.file("state")).unwrap();
+    assert_eq!(node.leased(), bip, "it is known by its address");
+    // Somebody else has it by now.
+    etcd.put(&key(&bip), r#"{"PublicIP":"172.16.199.99","BackendType":"vxlan"}"#).unwrap();
+    let other = node.leased();
+    assert_ne!(other, bip);
+    assert!(etcd.get(&key(&bip)).unwrap().unwrap().contains("172.16.199.99"), "and keeps it");
+}
+
+/// As many nodes as there are subnets, all at once; one more finds none.
+#[test]
+fn nodes_that_start_together_get_one_each() {
+    let topology = with_pool();
+    let got: BTreeSet<String> = thread::scope(|scope| {
+        let nodes: Vec<_> = (1..=12)
+            .map(|number| {
+                let node = Node::new(&topology, number);
+                scope.spawn(move || node.leased())
+            })
+            .collect();
+        nodes.into_iter().map(|node| node.join().unwrap()).collect()
+    });
+    assert_eq!(got.len(), 12, "{got:?}");
+    let late = Node::new(&topology, 13).lease();
+    assert_eq!(late.code, Some(1));
+    assert!(late.stderr.contains("no /24 of 10.77.0.0/16 is free: 12 are taken"), "{}", late.stderr);
+}
+
+#[test]
+fn what_cannot_be_leased_from_is_told() {
+    let topology = with_pool();
+    let node = Node::new(&topology, 1);
+    let config = format!("{ETCD_PREFIX}/config");
+    topology.etcd().put(&config, r#"{"Network":"10.77.0.0/16","SubnetLen":40}"#).unwrap();
+    let refused = node.lease();
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains(&config) && refused.stderr.contains("SubnetLen 40"),
+        "{}",
+        refused.stderr
+    );
+    topology.etcd().etcdctl(&["del", "--", &config]).unwrap();
+    let refused = node.lease();
+    assert!(refused.stderr.contains("there is none"), "{}", refused.stderr);
+}
+
+/// Both hosts lease, give their bridges what they got, and talk.
+#[test]
+fn leased_subnets_are_what_the_daemons_announce() {
+    let mut topology = with_pool();
+    for index in 0..2 {
+        let config = topology.overlayd_config(index);
+        let file = topology.scope.dir().join(format!("h{}.env", index + 1));
+        let host = &topology.hosts[index];
+        let lease = Cmd::new(binaries::find("overlayd").unwrap())
+            .netns(host.ns.path())
+            .arg("lease")
+            .args(config.arguments())
+            .arg(format!("--subnet-file={}", file.display()));
+        let bip = lease.check().unwrap().stdout.trim().to_owned();
+        let host = &mut topology.hosts[index];
+        let (ip, len) = bip.rsplit_once('/').unwrap();
+        let old = std::mem::replace(&mut host.bridge.ip, ip.parse().unwrap());
+        let old_len = std::mem::replace(&mut host.bridge.prefix_len, len.parse().unwrap());
+        let lines =
+            [format!("addr del {old}/{old_len} dev {BRIDGE}"), format!("addr add {bip} dev {BRIDGE}")];
+        host.ns.ip_batch(&lines).unwrap();
+        let key = key(&bip);
+        let lease = topology.etcd().etcdctl(&["get", "-w", "json", "--", &key]).unwrap().stdout;
+        topology.start_container(index + 1, 1).unwrap();
+        topology.start_overlayd(index).unwrap();
+        let adopted = topology.etcd().etcdctl(&["get", "-w", "json", "--", &key]).unwrap().stdout;
+        let revision = |text: &str| {
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            value["kvs"][0]["mod_revision"].clone()
+        };
+        assert_eq!(revision(&lease), revision(&adopted), "the daemon takes the key as it is");
+    }
+    topology.await_routes().unwrap();
+    let there = topology.h(2).c(1).ip;
+    assert!(ping(&topology.h(1).c(1).ns, there, 3).unwrap().clean());
+}
