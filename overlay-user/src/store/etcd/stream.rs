@@ -123,8 +123,10 @@ impl Stream {
                 }
             });
         }
-        // A watch from a revision that is yet to come would stay silent until it has come.
-        match message.header().map(|header| header.revision()) {
+        // A watch from a revision that is yet to come would stay silent until it has come. The confirmation of another
+        // watch may be older than what this one has shown meanwhile.
+        let now = message.header().filter(|_| message.watch_id() == self.id).map(|header| header.revision());
+        match now {
             Some(now) if now < self.revision => Err(format!(
                 "{place}: its revision went back from {} to {now}: it was restored or wiped",
                 self.revision
