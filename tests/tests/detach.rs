@@ -98,8 +98,9 @@ fn without_etcd_detach_names_the_key_and_removes_it_later() {
     topology.etcd_mut().start_again().unwrap();
     let changes = before.difference(&footprint(&topology));
     let state = topology.h(1).overlayd().config.state_dir.display().to_string();
-    // The key, and what the second try needs to know.
-    let expected = |line: &String| line.contains(&key()) || line.contains(&state);
+    // The key, what the second try needs to know, and the node's key, until its lease of half a minute is over.
+    let expected =
+        |line: &String| line.contains(&key()) || line.contains(&state) || line.contains("/overlayd/nodes/");
     assert!(changes.len() >= 2 && changes.iter().all(expected), "{}", changes.join("\n"));
     let output = topology.h_mut(1).overlayd_mut().detach().unwrap();
     expect(&output, 0, &[]);

@@ -16,7 +16,7 @@ const ROOT_PACKAGE: &str = "overlay-tests";
 const BENCH_PACKAGE: &str = "overlay-bench";
 
 /// Each of these has hosts and daemons of its own; more at once on two cores disturb each other's timing.
-const ROOT_THREADS: &str = "--test-threads=4";
+const ROOT_THREADS: &str = "--test-threads=5";
 
 /// Every bpffs mount is a tree of its own: mount where nothing is, one at a time, as the harness does too.
 const MOUNT_BPFFS: &str = "flock /run/overlayd-bpffs.lock \

@@ -84,17 +84,16 @@ impl Stream {
             Err(error) => return Err(self.broke(&error)),
         };
         self.check(&message)?;
+        // Another watch on the stream may be ahead of this one.
+        if message.watch_id() != self.id {
+            return Ok(message);
+        }
         // The header of a progress report may run ahead of events still to come (etcd issue 15220): only events
         // count.
         let last =
             message.events().iter().filter_map(|event| event.kv()).map(|pair| pair.mod_revision()).max();
         self.revision = last.unwrap_or(0).max(self.revision);
         Ok(message)
-    }
-
-    /// The last change that was told.
-    pub(super) fn revision(&self) -> i64 {
-        self.revision
     }
 
     /// The member that it comes from.

@@ -138,7 +138,8 @@ impl Follower<'_> {
         let mut audit = Instant::now() + audit_interval();
         let mut beat = Instant::now();
         let mut beating = std::pin::pin!(Fuse::terminated());
-        // What is to be shown, and until when: any message, and the canary of a revision.
+        // The canary that was shown last; what is to be shown, and until when: any message, and the canary of a revision.
+        let mut last_shown = 0;
         let mut knocked: Option<Instant> = None;
         let mut sung: Option<(i64, Instant)> = None;
         loop {
@@ -148,8 +149,8 @@ impl Follower<'_> {
                 message = stream.next() => match message {
                     Ok(message) => {
                         knocked = None;
-                        let shown = shown_of(&message, &store.canary.key);
-                        sung = sung.filter(|(revision, _)| shown.is_none_or(|shown| shown < *revision));
+                        last_shown = shown_of(&message, &store.canary.key).unwrap_or(0).max(last_shown);
+                        sung = sung.filter(|(revision, _)| last_shown < *revision);
                         self.apply(&message).await;
                         if shown_of(&message, &self.config).is_some()
                             && let Err(error) = store.compare_network(self.updates).await
@@ -168,7 +169,7 @@ impl Follower<'_> {
                     knocked.get_or_insert(Instant::now() + ECHO_LIMIT);
                 }
                 beaten = &mut beating => match beaten {
-                    Ok(Some(revision)) if stream.revision() < revision => {
+                    Ok(Some(revision)) if last_shown < revision => {
                         sung = Some((revision, Instant::now() + ECHO_LIMIT));
                     }
                     Ok(_) => {}
