@@ -26,6 +26,8 @@ pub mod default {
     pub const PIN_DIR: &str = "/sys/fs/bpf/overlayd";
     /// The directory of state.
     pub const STATE_DIR: &str = "/var/lib/overlayd";
+    /// The API socket.
+    pub const SOCKET: &str = "/run/overlayd/overlayd.sock";
     /// The prefix of keys in etcd.
     pub const ETCD_PREFIX: &str = "/overlayd/network";
     /// Where etcd is.
@@ -158,6 +160,9 @@ pub struct Flags {
     /// The directory of what must outlive the daemon [default: /var/lib/overlayd]
     #[arg(long, env = "OVERLAYD_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The API socket, which tells of health and readiness over HTTP [default: /run/overlayd/overlayd.sock]
+    #[arg(long, env = "OVERLAYD_SOCKET", value_name = "FILE")]
+    pub socket: Option<PathBuf>,
     /// What happens to the data path when the daemon ends [default: keep]
     #[arg(long, env = "OVERLAYD_ON_EXIT", value_name = "WHAT")]
     pub on_exit: Option<OnExit>,
@@ -205,6 +210,8 @@ pub struct Config {
     pub pin_dir: PathBuf,
     /// The directory of state.
     pub state_dir: PathBuf,
+    /// The API socket.
+    pub socket: PathBuf,
     /// What happens at the end.
     pub on_exit: OnExit,
 }
@@ -261,6 +268,7 @@ impl Flags {
             peers: if etcd_by_flag { None } else { self.peers.or(file.peers) },
             pin_dir: self.pin_dir.or(file.pin_dir),
             state_dir: self.state_dir.or(file.state_dir),
+            socket: self.socket.or(file.socket),
             on_exit: self.on_exit.or(file.on_exit),
             log_format: self.log_format.or(file.log_format),
         }
@@ -343,6 +351,7 @@ impl Flags {
             store,
             pin_dir: self.pin_dir.unwrap_or_else(|| default::PIN_DIR.into()),
             state_dir: self.state_dir.unwrap_or_else(|| default::STATE_DIR.into()),
+            socket: self.socket.unwrap_or_else(|| default::SOCKET.into()),
             on_exit: self.on_exit.unwrap_or_default(),
         })
     }

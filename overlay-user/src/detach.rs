@@ -9,7 +9,8 @@ use overlay_common::Mac;
 use tracing::warn;
 
 use crate::{
-    datapath::{attach, map::Maps, pin::Pins},
+    api,
+    datapath::{pin::Pins, takeover},
     exit,
     netlink::{Netlink, netns},
     reconcile::{observe::ROUTE_PROTOCOL, table},
@@ -25,7 +26,7 @@ const DAEMON_ENDS: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// One line where something could not be removed; calling it again goes on from there.
-pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
+pub async fn run(pin_dir: &Path, state_dir: &Path, socket: &Path) -> anyhow::Result<u8> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let pins = Pins::new(pin_dir);
     // From in there the pins look gone, and the programs would stay behind with their daemon killed.
@@ -41,7 +42,8 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
     let (netlink, _monitor) = Netlink::connect()?;
     if pins.exist() {
         // Maps of another size cannot be read, and need not be, to be removed.
-        let cookie = Maps::netns_cookie(&pins).unwrap_or(0);
+        let held = takeover::others(&pins)?.into_iter().next().unwrap_or_else(|| pins.clone());
+        let cookie = takeover::status(&held).map_or(0, |status| status.netns_cookie);
         ensure!(
             netns::is_here(cookie)?,
             "pin directory {} belongs to overlayd in another network namespace: detach it there",
@@ -53,6 +55,9 @@ pub async fn run(pin_dir: &Path, state_dir: &Path) -> anyhow::Result<u8> {
     }
     let state_dir = StateDir::take_over(state_dir, DAEMON_ENDS)?;
     let state = state_dir.read()?;
+    // Of a daemon that was killed; it may have had another one than we are told of.
+    api::remove(socket);
+    state.as_ref().and_then(|state| state.socket.as_deref()).into_iter().for_each(api::remove);
     everything(&pins, state_dir, state.as_ref(), &netlink).await
 }
 
@@ -113,8 +118,7 @@ pub async fn kernel(pins: &Pins, state: Option<&State>, netlink: &Netlink) -> an
     // Before the pins: their programs guard them as long as they are up.
     let vtep_mac = state.and_then(|state| state.vtep_mac.parse().ok());
     tunnel_devices::remove_all(netlink, vtep_mac).await?;
-    attach::detach_all(pins)?;
-    pins.remove()?;
+    takeover::remove_all(pins)?;
     for rule in netlink.rules(ROUTE_PROTOCOL).await? {
         netlink.delete_rule(&rule, ROUTE_PROTOCOL).await?;
     }

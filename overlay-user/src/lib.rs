@@ -1,5 +1,6 @@
 //! overlayd's userspace: the daemon and the operator's tool.
 
+pub mod api;
 pub mod config;
 pub mod ctl;
 pub mod daemon;

@@ -25,6 +25,7 @@ use crate::{
     },
     local::{Bridge, Local},
     netlink::Link,
+    reconcile::drift::compare,
     underlay::Underlay,
 };
 
@@ -35,6 +36,19 @@ pub struct Ports {
     /// Each link besides its pin: whoever removes the pin does not detach the program. And where somebody else's mount
     /// namespace keeps an unmounted bpffs alive, the link is there but out of reach, and another cannot be attached.
     held: BTreeMap<Attachment, HeldLink>,
+    /// The entries that were last wanted: what differs from them was changed by somebody else.
+    left: Entries,
+    /// What was changed so, one line each.
+    drift: Vec<String>,
+}
+
+/// What the maps hold of interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Entries {
+    uplinks: BTreeMap<u32, Uplink>,
+    /// Without what the programs count.
+    ports: BTreeMap<u32, Port>,
+    subnets: BTreeMap<RouteKey, Subnet>,
 }
 
 impl Ports {
@@ -55,7 +69,7 @@ impl Ports {
     ) -> Result<(), DatapathError> {
         let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
         let wanted = wanted(local, links);
-        self.entries(local, direct, links, maps)?;
+        self.entries(Entries::wanted(local, direct, links), maps)?;
         let pinned: BTreeSet<(u32, String)> = pins.pinned_links()?.into_iter().collect();
         // Where nothing can be pinned, what is held is not to be put at risk.
         let nowhere = !pins.links().is_dir();
@@ -112,37 +126,50 @@ impl Ports {
     }
 
     /// Writes the entries that the programs need before they are attached.
-    fn entries(
-        &self,
-        local: &Local,
-        direct: &BTreeSet<u32>,
-        links: &[Link],
-        maps: &mut Maps,
-    ) -> Result<(), DatapathError> {
-        for uplink in &local.uplinks {
-            let entry = uplink_entry(local.underlay);
-            // Programs are reading these: what stands there already is left alone.
-            if maps.uplink(uplink.index)? != Some(entry) {
-                maps.put_uplink(uplink.index, entry)?;
-            }
+    fn entries(&mut self, wanted: Entries, maps: &mut Maps) -> Result<(), DatapathError> {
+        let known = Entries {
+            uplinks: maps.uplinks()?.into_iter().collect(),
+            ports: maps.ports()?.into_iter().collect(),
+            subnets: maps.subnets()?.into_iter().collect(),
+        };
+        // Programs are reading these: what stands there already is left alone.
+        for (index, entry) in
+            wanted.uplinks.iter().filter(|(index, entry)| known.uplinks.get(index) != Some(*entry))
+        {
+            maps.put_uplink(*index, *entry)?;
         }
-        let ports: BTreeMap<u32, Port> = maps.ports()?.into_iter().collect();
-        for bridge in &local.bridges {
-            let both = if direct.contains(&bridge.index) { port_flag::LOCAL } else { 0 };
-            put(maps, &ports, bridge.index, port(local, bridge, both | port_flag::BRIDGE))?;
-            for link in links.iter().filter(|link| link.master == Some(bridge.index)) {
-                let flags = if link.peer_elsewhere { port_flag::PEER } else { 0 };
-                put(maps, &ports, link.index, port(local, bridge, both | flags))?;
-            }
+        for (index, entry) in &wanted.ports {
+            put(maps, &known.ports, *index, *entry)?;
         }
-        let (wanted, known) = (subnets(local), BTreeMap::from_iter(maps.subnets()?));
-        for (key, subnet) in wanted.iter().filter(|(key, subnet)| known.get(*key) != Some(*subnet)) {
+        for (key, subnet) in
+            wanted.subnets.iter().filter(|(key, subnet)| known.subnets.get(*key) != Some(*subnet))
+        {
             maps.put_subnet(*key, *subnet)?;
         }
-        for key in known.keys().filter(|key| !wanted.contains_key(*key)) {
+        for key in known.subnets.keys().filter(|key| !wanted.subnets.contains_key(*key)) {
             maps.delete_subnet(*key)?;
         }
+        self.drift.extend(self.left.drift(&known, &wanted));
+        self.left = wanted;
         Ok(())
+    }
+
+    /// What somebody else did to entries and links, one line each, since this was last asked.
+    pub fn take_drift(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.drift)
+    }
+
+    /// Looks whether the programs are where they were attached; those that are not the next [`Self::sync`] attaches anew.
+    pub fn look_at_links(&mut self, programs: &mut Programs, links: &[Link]) {
+        let exists = |index: u32| links.iter().find(|link| link.index == index);
+        let gone = |attachment: &Attachment| !attach::is_still_attached(programs, attachment);
+        for attachment in self.attached.extract_if(.., gone).collect::<Vec<_>>() {
+            self.held.remove(&attachment);
+            // With its interface it was nobody's doing.
+            if let Some(link) = exists(attachment.ifindex) {
+                self.drift.push(format!("program {} was detached from {}", attachment.program, link.name));
+            }
+        }
     }
 
     /// Removes what belongs to links that are no ports of ours (any more).
@@ -177,6 +204,56 @@ impl Ports {
         }
         Ok(())
     }
+}
+
+impl Entries {
+    fn wanted(local: &Local, direct: &BTreeSet<u32>, links: &[Link]) -> Self {
+        let uplinks =
+            local.uplinks.iter().map(|uplink| (uplink.index, uplink_entry(local.underlay))).collect();
+        let mut ports = BTreeMap::new();
+        for bridge in &local.bridges {
+            let both = if direct.contains(&bridge.index) { port_flag::LOCAL } else { 0 };
+            ports.insert(bridge.index, port(local, bridge, both | port_flag::BRIDGE));
+            for link in links.iter().filter(|link| link.master == Some(bridge.index)) {
+                let flags = if link.peer_elsewhere { port_flag::PEER } else { 0 };
+                ports.insert(link.index, port(local, bridge, both | flags));
+            }
+        }
+        Self { uplinks, ports, subnets: subnets(local) }
+    }
+
+    /// What of these, and still wanted, is `known` to be otherwise.
+    fn drift(&self, known: &Self, wanted: &Self) -> Vec<String> {
+        let mut drift = Vec::new();
+        let uplink = |index: &u32| format!("uplink {index} in the map");
+        compare_still(&self.uplinks, &known.uplinks, &wanted.uplinks, uplink, &mut drift);
+        let counted = |ports: &BTreeMap<u32, Port>| -> BTreeMap<u32, Port> {
+            ports
+                .iter()
+                .map(|(index, port)| (*index, Port { learned: 0, last_event_ms: 0, ..*port }))
+                .collect()
+        };
+        let port = |index: &u32| format!("port {index} in the map");
+        compare_still(&self.ports, &counted(&known.ports), &wanted.ports, port, &mut drift);
+        let subnet = |key: &RouteKey| format!("subnet {} in the map", key.prefix);
+        compare_still(&self.subnets, &known.subnets, &wanted.subnets, subnet, &mut drift);
+        drift
+    }
+}
+
+/// As [`compare`], of what is wanted now as it was then.
+fn compare_still<K: Ord + Copy, V: PartialEq + Copy>(
+    left: &BTreeMap<K, V>,
+    known: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+    name: impl Fn(&K) -> String,
+    drift: &mut Vec<String>,
+) {
+    let still = |(key, value): (&K, &V)| (wanted.get(key) == Some(value)).then_some((*key, *value));
+    let left: BTreeMap<K, V> = left.iter().filter_map(still).collect();
+    let known =
+        known.iter().filter(|(key, _)| left.contains_key(*key)).map(|(key, value)| (*key, *value)).collect();
+    compare(&left, &known, name, drift);
 }
 
 /// The uplinks and the bridges: without them there is no overlay.

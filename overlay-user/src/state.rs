@@ -62,6 +62,9 @@ pub struct State {
     /// Where the data path is pinned.
     #[serde(default)]
     pub pin_dir: Option<PathBuf>,
+    /// The API socket.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
 }
 
 /// The state directory, locked: one daemon, or one detach, at a time.
@@ -255,6 +258,7 @@ impl State {
             announcements: Vec::new(),
             sysctls: Vec::new(),
             pin_dir: None,
+            socket: None,
         }
     }
 

@@ -67,12 +67,19 @@ pub struct TunnelDevices {
     held: BTreeMap<u32, HeldLink>,
     /// Ports for which there could be no device: until when they are left alone, and why.
     postponed: BTreeMap<u16, (Instant, Result<Outcome, String>)>,
+    /// What somebody else did to them, one line each.
+    drift: Vec<String>,
 }
 
 impl TunnelDevices {
     /// Has the next [`Self::sync`] read from the maps again which ports and VNIs there are.
     pub fn refresh(&mut self) {
         self.wanted = None;
+    }
+
+    /// What somebody else did to the devices, one line each, since this was last asked.
+    pub fn take_drift(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.drift)
     }
 
     /// Makes the devices what they should be: missing ones, changed ones, and those nobody wants any more.
@@ -144,7 +151,9 @@ impl TunnelDevices {
             if name == program::TUNNEL_INGRESS && netlink.link_by_index(index).await.map_err(said)?.is_none()
             {
                 attach::detach(pins, &attachment(index)).map_err(words)?;
-                self.guarded.remove(&index);
+                if self.guarded.remove(&index) {
+                    self.drift.push(format!("tunnel device {index} was gone"));
+                }
                 self.held.remove(&index);
             }
         }

@@ -1,11 +1,18 @@
 //! Where the binaries under test are.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, bail};
 
 /// The variable that names their directory.
 pub const DIR_VARIABLE: &str = "OVERLAYD_BIN_DIR";
+
+/// The variable that names the directory of the next build's, whose map layout is another, and which dies after the step of
+/// its start that `OVERLAYD_DIE_AFTER` names. `cargo xtask test --full` builds it.
+pub const NEXT_DIR_VARIABLE: &str = "OVERLAYD_NEXT_BIN_DIR";
 
 /// The directory of `overlayd` and `overlayctl`: the variable's, else `release/` in cargo's target directory.
 ///
@@ -23,7 +30,15 @@ pub fn dir() -> Result<PathBuf> {
 /// # Errors
 /// It has not been built.
 pub fn find(name: &str) -> Result<String> {
-    let path = dir()?.join(name);
+    find_in(&dir()?, name)
+}
+
+/// One of another build's binaries.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_in(dir: &Path, name: &str) -> Result<String> {
+    let path = dir.join(name);
     if !path.is_file() {
         bail!("{} is missing: build it with `cargo build --release -p overlay-user --bins`", path.display());
     }

@@ -64,9 +64,22 @@ pub struct Config {
     pub args: Vec<String>,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
+    /// The directory of another build's binaries.
+    pub build: Option<PathBuf>,
 }
 
 impl Config {
+    /// `--socket`.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state_dir.join("overlayd.sock")
+    }
+
+    /// One of the binaries.
+    fn binary(&self, name: &str) -> Result<String> {
+        self.build.as_deref().map_or_else(|| binaries::find(name), |build| binaries::find_in(build, name))
+    }
+
     /// All arguments.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
@@ -76,6 +89,7 @@ impl Config {
             format!("--port={}", self.port),
             format!("--pin-dir={}", self.pin_dir.display()),
             format!("--state-dir={}", self.state_dir.display()),
+            format!("--socket={}", self.socket().display()),
             "--log-format=text".to_owned(),
         ];
         args.extend(self.ifaces.iter().map(|iface| format!("--iface={iface}")));
@@ -108,14 +122,22 @@ impl Overlayd {
     /// # Errors
     /// The binaries are not built, or it is not ready in time; the error holds the end of its log.
     pub fn start(ns: &Netns, config: Config) -> Result<Self> {
+        let mut overlayd = Self::idle(ns, config)?;
+        overlayd.start_again()?;
+        Ok(overlayd)
+    }
+
+    /// Prepares everything for it, and does not start it yet.
+    ///
+    /// # Errors
+    /// Its directories or its log cannot be made.
+    pub fn idle(ns: &Netns, config: Config) -> Result<Self> {
         bpffs::ensure()?;
         for dir in [config.pin_dir.parent(), Some(config.state_dir.as_path())].into_iter().flatten() {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         fresh_log(&config.log)?;
-        let mut overlayd = Self { config, ns: ns.path().to_owned(), process: None, attached: false };
-        overlayd.start_again()?;
-        Ok(overlayd)
+        Ok(Self { config, ns: ns.path().to_owned(), process: None, attached: false })
     }
 
     /// Starts it again after it ended, and waits until it is ready.
@@ -123,15 +145,9 @@ impl Overlayd {
     /// # Errors
     /// It is running, or not ready in time; the error holds the end of its log.
     pub fn start_again(&mut self) -> Result<()> {
-        if self.running() {
-            bail!("overlayd is running on {}", self.config.node_name);
-        }
         let log = self.config.log.clone();
         let before = fs::metadata(&log).map_or(0, |m| m.len());
-        self.attached = true;
-        let cmd = Cmd::new(binaries::find("overlayd")?).args(self.config.arguments());
-        let cmd = self.config.env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
-        let mut process = cmd.netns(&self.ns).env("NO_COLOR", "1").spawn(&log)?;
+        let mut process = self.spawn()?;
         let ready = eventually_some("overlayd is ready", READY, || {
             // The state first: what it said before it ended is then all there.
             let alive = process.alive();
@@ -144,6 +160,25 @@ impl Overlayd {
             Err(e) => bail!("on {node}: {e:#}\n{}", process.tail(30)),
         }
         Ok(())
+    }
+
+    /// Starts it again after it ended, and waits for nothing.
+    ///
+    /// # Errors
+    /// It is running, or could not be started.
+    pub fn launch(&mut self) -> Result<()> {
+        self.process = Some(self.spawn()?);
+        Ok(())
+    }
+
+    fn spawn(&mut self) -> Result<Background> {
+        if self.running() {
+            bail!("overlayd is running on {}", self.config.node_name);
+        }
+        self.attached = true;
+        let cmd = Cmd::new(self.config.binary("overlayd")?).args(self.config.arguments());
+        let cmd = self.config.env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
+        cmd.netns(&self.ns).env("NO_COLOR", "1").spawn(&self.config.log)
     }
 
     /// Its process id while it runs.
@@ -185,10 +220,11 @@ impl Overlayd {
     /// It could not be run, or did not end in time.
     pub fn detach(&mut self) -> Result<Output> {
         let Config { pin_dir, state_dir, .. } = &self.config;
-        let output = Cmd::new(binaries::find("overlayd")?)
+        let output = Cmd::new(self.config.binary("overlayd")?)
             .netns(&self.ns)
             .args(["detach", "--pin-dir", &pin_dir.display().to_string()])
             .args(["--state-dir", &state_dir.display().to_string()])
+            .args(["--socket", &self.config.socket().display().to_string()])
             .run()?;
         self.attached &= output.code != Some(0);
         Ok(output)
@@ -212,7 +248,7 @@ impl Overlayd {
     /// # Errors
     /// It could not be run.
     pub fn ctl_output(&self, args: &[&str]) -> Result<Output> {
-        overlayctl(&self.ns, &self.config.pin_dir, args)
+        overlayctl_of(&self.config.binary("overlayctl")?, &self.ns, &self.config.pin_dir, args)
     }
 
     /// The end of its log.
@@ -254,7 +290,11 @@ impl Drop for Overlayd {
 /// # Errors
 /// It is not built, or did not end in time.
 pub fn overlayctl(ns: &Path, pin_dir: &Path, args: &[&str]) -> Result<Output> {
-    Cmd::new(binaries::find("overlayctl")?)
+    overlayctl_of(&binaries::find("overlayctl")?, ns, pin_dir, args)
+}
+
+fn overlayctl_of(binary: &str, ns: &Path, pin_dir: &Path, args: &[&str]) -> Result<Output> {
+    Cmd::new(binary)
         .netns(ns)
         .env("NO_COLOR", "1")
         .arg(format!("--pin-dir={}", pin_dir.display()))

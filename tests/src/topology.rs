@@ -165,6 +165,7 @@ impl Topology {
             log: dir.join(format!("{}.overlayd.log", host.name)),
             args: self.settings.arguments.clone(),
             env: Vec::new(),
+            build: None,
         }
     }
 

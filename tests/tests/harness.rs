@@ -30,6 +30,9 @@ fn everything_goes_when_a_test_panics() {
         let name = topology.scope.name().to_owned();
         let sleeper = topology.h(1).c(1).ns.cmd("sleep").arg("1000");
         let sleeper = sleeper.spawn(&topology.scope.dir().join("sleeper.log")).unwrap();
+        let pid = sleeper.pid().cast_signed();
+        let container = &topology.h(1).c(1).ns;
+        eventually("it is inside", SOON, || container.processes().contains(&pid)).unwrap();
         tell.send((name, sleeper.pid())).unwrap();
         assert_eq!(topology.hosts.len(), 3, "a deliberate failure");
     });
@@ -45,6 +48,9 @@ fn removal_by_name_needs_no_memory_of_what_was_made() {
     let name = topology.scope.name().to_owned();
     let sleeper = topology.h(2).ns.cmd("sleep").arg("1000");
     let mut sleeper = sleeper.spawn(&topology.scope.dir().join("sleeper.log")).unwrap();
+    // It is started outside, and enters: before that it is nobody's.
+    let pid = sleeper.pid().cast_signed();
+    eventually("it is inside", SOON, || topology.h(2).ns.processes().contains(&pid)).unwrap();
     topology.keep();
     // Two hosts, two containers and the wire.
     assert_eq!(Remains::of(&name).namespaces.len(), 5);

@@ -8,6 +8,7 @@ mod demo;
 mod elf;
 mod fuzz;
 mod lab;
+mod next;
 mod setup;
 mod tally;
 mod test;

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: all levels, and last a line with the sums.
 
+mod suites;
+
 use std::env;
 use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
@@ -7,16 +9,13 @@ use std::process::{Command, Stdio, exit};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, setup, tally::Tally, vm};
+use crate::{command, next, setup, tally::Tally, vm};
 
 /// The tests that need root and a kernel.
 const ROOT_PACKAGE: &str = "overlay-tests";
 
 /// The benchmark's tests, of which some need root too.
 const BENCH_PACKAGE: &str = "overlay-bench";
-
-/// Each of these has hosts and daemons of its own; more at once on two cores disturb each other's timing.
-const ROOT_THREADS: &str = "--test-threads=5";
 
 /// Every bpffs mount is a tree of its own: mount where nothing is, one at a time, as the harness does too.
 const MOUNT_BPFFS: &str = "flock /run/overlayd-bpffs.lock \
@@ -36,17 +35,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Set::Test)?;
     let target = command::target_dir()?;
     command::build_binaries(&target)?;
+    if args.full {
+        next::build(&target)?;
+    }
     mount_bpffs()?;
 
     let mut total = Tally::default();
-    for mut cargo in [host_tests(args), root_tests(args, &target)] {
-        cargo.env("CARGO_TARGET_DIR", &target);
-        for (name, value) in variables(args, &target) {
-            cargo.env(name, value);
-        }
-        let (part, succeeded) = stream(&mut cargo, &mut std::io::stdout())?;
-        total.add_run(part, succeeded);
-    }
+    let mut host_tests = host_tests(args);
+    host_tests.env("CARGO_TARGET_DIR", &target).envs(variables(args, &target));
+    let (part, succeeded) = stream(&mut host_tests, &mut std::io::stdout())?;
+    total.add_run(part, succeeded);
+    root_tests(args, &target, &mut total)?;
     if args.full && args.filter.is_none() {
         let (part, succeeded) = other_kernels()?;
         total.add_run(part, succeeded);
@@ -65,11 +64,33 @@ fn host_tests(args: &Args) -> Command {
     cargo
 }
 
-fn root_tests(args: &Args, target: &Path) -> Command {
-    let mut cargo =
-        root_test(target, &variables(args, target), &["--package", BENCH_PACKAGE, "--no-fail-fast"]);
-    cargo.args(["--", ROOT_THREADS]).args(&args.filter);
-    cargo
+/// Those that need root, two suites at a time; the long ones want the machine to themselves.
+fn root_tests(args: &Args, target: &Path, total: &mut Tally) -> Result<()> {
+    let variables = variables(args, target);
+    let mut cargo = command::cargo(&["test", "--package", ROOT_PACKAGE, "--package", BENCH_PACKAGE]);
+    let suites = suites::compile(cargo.env("CARGO_TARGET_DIR", target))?;
+    let start = |program: &Path| {
+        let mut command = if command::is_root() {
+            Command::new(program)
+        } else {
+            let mut sudo = Command::new("sudo");
+            sudo.arg("env")
+                .args(variables.iter().map(|(name, value)| format!("{name}={value}")))
+                .arg(program);
+            sudo
+        };
+        command.envs(variables.iter().map(|(name, value)| (name, value))).args(&args.filter);
+        command
+    };
+    let at_once = if args.full { 1 } else { suites::AT_ONCE };
+    suites::run(suites, at_once, start, |source, output, succeeded| {
+        println!("     Running {source}");
+        std::io::stdout().write_all(output)?;
+        let mut part = Tally::default();
+        String::from_utf8_lossy(output).lines().for_each(|line| part.add_line(line));
+        total.add_run(part, succeeded);
+        Ok(())
+    })
 }
 
 /// The tests that depend on the kernel, on the kernels that are supported.
@@ -105,6 +126,7 @@ fn variables(args: &Args, target: &Path) -> Vec<(&'static str, String)> {
     let mut variables = vec![("OVERLAYD_BIN_DIR", target.join("release").display().to_string())];
     if args.full {
         variables.push(("OVERLAYD_TEST_FULL", "1".to_owned()));
+        variables.push((next::DIR_VARIABLE, next::binaries(target).display().to_string()));
     }
     for name in ["OVERLAYD_BUDGET_UPDATE", "PATH", "RUST_BACKTRACE", "RUST_LOG"] {
         variables.extend(env::var(name).ok().map(|value| (name, value)));
@@ -157,8 +179,9 @@ mod tests {
             variables(&args, Path::new("/t")).into_iter().collect::<std::collections::BTreeMap<_, _>>()
         };
         assert_eq!(names(false)["OVERLAYD_BIN_DIR"], "/t/release");
-        assert!(!names(false).contains_key("OVERLAYD_TEST_FULL"));
+        assert!(!names(false).keys().any(|name| ["OVERLAYD_TEST_FULL", next::DIR_VARIABLE].contains(name)));
         assert_eq!(names(true)["OVERLAYD_TEST_FULL"], "1");
+        assert!(names(true)[next::DIR_VARIABLE].starts_with("/t/next/"));
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn config(bed: &Bed, host: &Host, etcd: &Etcd, decap: &str, encap: Encap) -> Con
         log: dir.join(format!("{}.overlayd.log", host.name)),
         args: vec![format!("--decap={decap}"), format!("--encap={encap}")],
         env: Vec::new(),
+        build: None,
     }
 }
 

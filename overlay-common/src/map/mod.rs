@@ -1,7 +1,8 @@
 //! The layout of every BPF map: names, capacities, keys and values.
 //!
 //! All types are `Pod` with explicit padding and asserted sizes: a pinned map outlives the program and the
-//! daemon that made it. A change to any of them needs a new [`LAYOUT`].
+//! daemon that made it. A change to any of them needs a new [`LAYOUT`], and may add to the end of a value and nothing
+//! else: a daemon takes over from another layout by copying what both know (docs/adr/0019).
 
 mod count;
 mod decap;
@@ -19,7 +20,7 @@ pub use self::{
 
 /// The layout version: a directory under the pin directory. aya 0.14 reuses a pinned map without comparing
 /// its sizes, so maps of another layout must never be found.
-pub const LAYOUT: &str = "v1";
+pub const LAYOUT: &str = "v2";
 
 /// Map names, as they stand in the object file, under the pin directory and in `bpftool map`.
 pub mod name {
@@ -191,7 +192,7 @@ const _: () = {
     assert!(size_of::<Peer>() == 16);
     assert!(size_of::<Uplink>() == 20);
     assert!(size_of::<Node>() == 20);
-    assert!(size_of::<Status>() == 472);
+    assert!(size_of::<Status>() == 480);
     assert!(size_of::<Traffic>() == 16);
     assert!(size_of::<PathMtu>() == 16);
     assert!(size_of::<TunnelDevice>() == 8);

@@ -72,6 +72,8 @@ pub struct Status {
     pub uplink_name: [u8; NAME_BYTES],
     /// What is wrong, if anything.
     pub message: [u8; MESSAGE_BYTES],
+    /// How often this daemon has repaired what somebody else had changed.
+    pub repaired: u64,
 }
 
 /// Where routes come from.

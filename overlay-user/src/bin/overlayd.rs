@@ -66,6 +66,9 @@ struct Detach {
     /// The daemon's state directory
     #[arg(long, env = "OVERLAYD_STATE_DIR", value_name = "DIR", default_value = default::STATE_DIR)]
     state_dir: PathBuf,
+    /// The daemon's API socket
+    #[arg(long, env = "OVERLAYD_SOCKET", value_name = "FILE", default_value = default::SOCKET)]
+    socket: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -78,9 +81,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Some(Command::Detach(Detach { pin_dir, state_dir })) => {
+        Some(Command::Detach(Detach { pin_dir, state_dir, socket })) => {
             start_log(LogFormat::Text);
-            runtime()?.block_on(detach::run(&pin_dir, &state_dir))
+            runtime()?.block_on(detach::run(&pin_dir, &state_dir, &socket))
         }
         Some(Command::Lease(wanted)) => {
             let Lease { subnet_file, run } = *wanted;

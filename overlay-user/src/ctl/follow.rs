@@ -120,7 +120,7 @@ impl Listener {
                 _ = interrupt.recv() => return Ok(exit::OK),
                 _ = terminate.recv() => return Ok(exit::OK),
                 _ = renew.tick() => {
-                    if !pins.exist() {
+                    if !pins.is_here() {
                         let message = "overlayd has been detached: there is nothing more to follow";
                         return Err(Failure::new(exit::NOT_RUNNING, message).into());
                     }

@@ -75,7 +75,14 @@ enum Command {
 /// One line; with exit code 4 where no overlayd has pinned anything.
 pub fn run(cli: &Cli) -> anyhow::Result<u8> {
     let pins = Pins::new(&cli.pin_dir);
-    if !pins.exist() {
+    if !pins.is_here() && pins.exist() {
+        let message = format!(
+            "the data path under {} is of another build of overlayd: use the overlayctl that came with it",
+            cli.pin_dir.display()
+        );
+        return Err(Failure::new(exit::NOT_RUNNING, message).into());
+    }
+    if !pins.is_here() {
         // Where the directory is root's alone, nobody else can tell.
         ensure!(geteuid().is_root(), "pinned maps are root's: run it with sudo");
         let message = format!(

@@ -70,6 +70,8 @@ pub struct Status {
     pub endpoints: usize,
     /// Packets dropped, all reasons together.
     pub drops: u64,
+    /// How often the daemon has repaired what somebody else had changed, since it started.
+    pub repaired: u64,
     /// What the operator should know though nothing is wrong.
     pub notes: Vec<String>,
 }
@@ -131,6 +133,7 @@ pub fn status(maps: &Maps) -> Result<Status, DatapathError> {
         routes: maps.routes()?.len(),
         endpoints: maps.endpoints()?.len(),
         drops,
+        repaired: told.repaired,
         notes: maps.notes()?,
     })
 }

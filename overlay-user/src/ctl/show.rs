@@ -89,6 +89,10 @@ pub fn status(status: &Status) -> String {
     if !status.message.is_empty() {
         lines.insert(1, ("Trouble", status.message.clone()));
     }
+    if status.repaired > 0 {
+        let times = status.repaired;
+        lines.push(("Repaired", format!("{times} times what somebody else had changed; the log says what")));
+    }
     lines.extend(status.notes.iter().map(|note| ("Note", note.clone())));
     lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
 }

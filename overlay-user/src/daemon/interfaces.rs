@@ -26,7 +26,7 @@ impl Daemon {
             Ok(local) if local == self.local => {
                 if self.astray {
                     // Routes go with an interface that is down, and it may have been down.
-                    self.reconciler.resync();
+                    self.reconciler.forget();
                     self.underlay.forget();
                 }
             }
@@ -118,7 +118,7 @@ impl Daemon {
         let untold = self.untold.get_or_insert_default();
         untold.reconnect |= moved;
         self.local = local;
-        self.reconciler.resync();
+        self.reconciler.forget();
         self.underlay.forget();
     }
 

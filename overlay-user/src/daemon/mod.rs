@@ -13,6 +13,7 @@ mod pace;
 mod peers;
 mod phases;
 mod pinned;
+mod repairs;
 mod start;
 mod supervisor;
 mod tunnels;
@@ -40,6 +41,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{pace::Pace, supervisor::Supervisor, ways::Ways};
 use crate::{
+    api::{Api, Word},
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
     decap::Decap,
@@ -131,16 +133,18 @@ struct Dirty {
     local: bool,
     /// Any routes of the underlay.
     next_hops: bool,
+    /// Everything is read back from the kernel.
+    whole: bool,
 }
 
 impl Dirty {
     /// What is in here, for the log.
     fn words(&self) -> String {
-        let Self { touched, path_mtus, idle, links, endpoints, local, next_hops } = self;
+        let Self { touched, path_mtus, idle, links, endpoints, local, next_hops, whole } = self;
         let (all, subnets, addresses) = (touched.all, touched.subnets.len(), touched.addresses.len());
         format!(
             "all {all}, subnets {subnets}, addresses {addresses}, path MTUs {path_mtus}, idle {idle}, links {links}, \
-             endpoints {endpoints}, local {local}, next hops {next_hops}"
+             endpoints {endpoints}, local {local}, next hops {next_hops}, whole {whole}"
         )
     }
 
@@ -153,6 +157,7 @@ impl Dirty {
             endpoints: true,
             local: true,
             next_hops: true,
+            whole: false,
         }
     }
 }
@@ -223,6 +228,8 @@ struct Daemon {
     hooks: hooks::Watch,
     notes: BTreeMap<notes::Source, Vec<String>>,
     supervisor: Supervisor,
+    api: Api,
+    repairs: repairs::Repairs,
     /// The gateways of bridges that are asked for.
     asked: BTreeMap<NeighbourKey, neighbours::Asked>,
 }
@@ -269,7 +276,7 @@ impl Daemon {
                     resyncing = Some(Instant::now());
                     self.reconciler.resync();
                     self.underlay.forget_some();
-                    dirty = Dirty { next_hops: false, ..Dirty::all() };
+                    dirty = Dirty { next_hops: false, whole: true, ..Dirty::all() };
                     if let Err(error) = endpoints::age(&self.local, &mut self.maps, &self.netlink).await {
                         warn!("cannot age endpoints: {error}");
                     }
@@ -386,7 +393,7 @@ impl Daemon {
             self.say(Aspect::Local, troubles);
         }
         if dirty.links || dirty.local {
-            let troubles = self.follow_links().await;
+            let troubles = self.follow_links(dirty.whole).await;
             self.say(Aspect::Links, troubles);
         }
         if dirty.endpoints || dirty.links || dirty.local {
@@ -413,15 +420,19 @@ impl Daemon {
         }
         self.follow_tunnels(dirty.links || dirty.local).await;
         self.follow_decap().await;
+        self.note_repairs();
         self.write_status();
         self.tell_store().await;
     }
 
-    async fn follow_links(&mut self) -> BTreeSet<String> {
+    async fn follow_links(&mut self, is_resync: bool) -> BTreeSet<String> {
         let synced = match self.netlink.links().await {
             Ok(links) => {
                 self.netfilter.follow(&links);
                 let (local, direct) = (&self.local, self.netfilter.local());
+                if is_resync {
+                    self.ports.look_at_links(&mut self.programs, &links);
+                }
                 self.ports
                     .sync(local, direct, &links, &mut self.programs, &mut self.maps, &self.pins)
                     .map_err(|error| exit::one_line(&error.into()))
@@ -448,6 +459,7 @@ impl Daemon {
     fn write_status(&mut self) {
         let mut status = self.identity();
         status.heartbeat = status::now();
+        status.repaired = self.repairs.count();
         status.pid = std::process::id();
         status.store_kind = self.announcer.kind() as u32;
         let message = match &self.health {
@@ -459,6 +471,7 @@ impl Daemon {
         };
         let whole = self.health == Health::Ok;
         self.supervisor.alive(message.clone().unwrap_or_else(|| "in step".to_owned()));
+        self.api.say(self.word(message.clone()));
         status.store_state = if whole { StoreState::Ok as u32 } else { StoreState::Degraded as u32 };
         status.store_synced = self.store_synced;
         status.message = status::field(message.as_deref().unwrap_or_default());
@@ -467,6 +480,14 @@ impl Daemon {
         if let Err(error) = self.maps.put_status(status) {
             error!("cannot write the status: {}", exit::one_line(&error.into()));
         }
+    }
+
+    /// What is said over the API socket. Without our own interfaces there is no network; all else goes on as it was.
+    fn word(&self, degraded: Option<String>) -> Word {
+        let starting = || Word::starting().unready.filter(|_| !self.phases.are_told());
+        let ours = [Aspect::Local, Aspect::Links].into_iter().filter_map(|aspect| self.troubles.get(&aspect));
+        let unready = starting().or_else(|| ours.flatten().next().cloned());
+        Word { round: Instant::now(), unready, degraded }
     }
 
     /// The part of the status that changes seldom.
@@ -484,7 +505,6 @@ impl Daemon {
         status
     }
 
-    /// Ends in order: the data path stays, or every trace goes.
     /// Ends without a trace of an end: what comes next adopts the data path.
     async fn again(mut self) -> anyhow::Result<Ended> {
         info!("starting again, to read the configuration again");
@@ -493,6 +513,7 @@ impl Daemon {
         Ok(Ended::Again)
     }
 
+    /// Ends in order: the data path stays, or every trace goes.
     async fn end(mut self) -> anyhow::Result<u8> {
         self.announcer.stop().await;
         match self.config.on_exit {
@@ -505,6 +526,7 @@ impl Daemon {
             }
             OnExit::Detach => {
                 info!("detaching");
+                drop(self.api);
                 // With ours, the pins would not be the last references.
                 self.ports.release();
                 detach::everything(&self.pins, self.state_dir, Some(&self.state), &self.netlink).await

@@ -25,6 +25,11 @@ impl Phases {
         }
     }
 
+    /// Whether the start is over.
+    pub(super) fn are_told(&self) -> bool {
+        self.told
+    }
+
     /// Tells of them all, in milliseconds: `started in 523.1 ms: network 3.2, subnets 41.5, …`.
     pub(super) fn tell(&mut self) {
         self.told = true;

@@ -15,11 +15,12 @@ use tracing::{info, warn};
 
 use super::{
     Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, hooks, netfilter, notes::Source, pace::Pace,
-    phases::Phases, supervisor::Supervisor, ways::Ways,
+    phases::Phases, repairs::Repairs, supervisor::Supervisor, ways::Ways,
 };
 use crate::{
+    api::{Api, Socket},
     config::{Config, StoreConfig},
-    datapath::{Tools, attach, load::Programs, map::Maps, pin::Pins},
+    datapath::{Tools, attach, load::Programs, map::Maps, pin::Pins, takeover},
     decap::Decap,
     detach,
     exit::one_line,
@@ -60,30 +61,43 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     let local = Local::discover(&config, None, Mac::default(), &netlink).await?;
     let pins = Pins::new(&config.pin_dir);
     pins.check()?;
-    let adopting = pins.exist();
-    if adopting {
-        refuse_foreign_pins(&pins)?;
+    let others = takeover::others(&pins)?;
+    // What another layout holds is whole until its last pin goes.
+    let held = others.first().or_else(|| pins.is_here().then_some(&pins));
+    let adopting = held.is_some();
+    if let Some(held) = held {
+        refuse_foreign_pins(held)?;
     } else if let Some(trouble) = local.mtu_trouble(&config) {
         // One that runs goes on with less; so does one that starts again.
         bail!(trouble);
     }
     let state_dir = StateDir::lock(&config.state_dir)?;
     let before = state_dir.read()?;
-    phases.over("host");
-    let in_force = if adopting { Some(Maps::routes_in_force(&pins)?) } else { None };
-    let surveyed = survey(&config, before.clone(), &netlink, in_force, &mut phases).await;
-    let surveyed = surveyed.and_then(|survey| refuse_second_data_path(&pins, &survey.local).map(|()| survey));
-    let survey = match surveyed {
-        Ok(survey) => survey,
+    let api = match Socket::bind(&config.socket) {
+        Ok((socket, listener)) => Api::serve(socket, listener, pins.clone()),
         Err(error) => {
             state_dir.put_back(before.as_ref())?;
             return Err(error);
         }
     };
-    match bring_up(config, survey, &state_dir, &pins, &netlink, &mut phases).await {
-        Ok(parts) => parts.into_daemon(state_dir, pins, netlink, monitor, phases).await,
+    phases.over("host");
+    let in_force = held.map(takeover::routes_in_force).transpose()?;
+    let surveyed = survey(&config, before.clone(), &netlink, in_force, &mut phases).await;
+    let surveyed =
+        surveyed.and_then(|survey| refuse_second_data_path(&pins, &others, &survey.local).map(|()| survey));
+    let survey = match surveyed {
+        Ok(survey) => survey,
+        Err(error) => {
+            drop(api);
+            state_dir.put_back(before.as_ref())?;
+            return Err(error);
+        }
+    };
+    match bring_up(config, survey, &state_dir, (&pins, &others), &netlink, &mut phases).await {
+        Ok(parts) => parts.into_daemon(state_dir, pins, (netlink, monitor), api, phases).await,
         Err(error) if adopting => Err(error),
         Err(error) => {
+            drop(api);
             if let Err(left) = undo(before.as_ref(), state_dir, &pins, &netlink).await {
                 warn!("the start failed, and undoing it too: {}", one_line(&left));
             }
@@ -108,8 +122,11 @@ async fn undo(
 }
 
 /// Two data paths on one uplink would announce against each other.
-fn refuse_second_data_path(pins: &Pins, local: &Local) -> anyhow::Result<()> {
+fn refuse_second_data_path(pins: &Pins, others: &[Pins], local: &Local) -> anyhow::Result<()> {
     for uplink in &local.uplinks {
+        if others.iter().any(|other| other.link(uplink.index, uplink.program()).exists()) {
+            continue;
+        }
         if let Some(id) = attach::attached_elsewhere(pins, uplink)? {
             bail!(
                 "overlayd is attached to {} already, from another pin directory than {} (program {id}): \
@@ -125,7 +142,7 @@ fn refuse_second_data_path(pins: &Pins, local: &Local) -> anyhow::Result<()> {
 /// Pins of another namespace hold its programs: adopting them would tear them from their interfaces.
 fn refuse_foreign_pins(pins: &Pins) -> anyhow::Result<()> {
     ensure!(
-        netns::is_here(Maps::netns_cookie(pins)?)?,
+        netns::is_here(takeover::status(pins)?.netns_cookie)?,
         "pin directory {} belongs to overlayd in another network namespace: choose another --pin-dir",
         pins.root().display()
     );
@@ -249,7 +266,7 @@ async fn bring_up(
     config: Config,
     mut survey: Survey,
     state_dir: &StateDir,
-    pins: &Pins,
+    (pins, others): (&Pins, &[Pins]),
     netlink: &Netlink,
     phases: &mut Phases,
 ) -> anyhow::Result<Parts> {
@@ -260,23 +277,39 @@ async fn bring_up(
     phases.over("survey");
     let mut programs = Programs::load(pins)?;
     phases.over("programs");
+    for other in others {
+        takeover::carry(other, pins)?;
+    }
     let mut maps = Maps::open(pins)?;
     maps.put_node(local.node())?;
+    phases.over("node");
     survey.state.note_sysctls(stop_redirects(local)?);
     state_dir.write(&survey.state)?;
+    phases.over("settings");
+    for other in others {
+        takeover::move_links(other, pins)?;
+    }
+    phases.over("links");
     // Before the uplinks' programs leave packets to them. What goes wrong the first round tells.
     let mut tunnel_devices = TunnelDevices::default();
     let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
     tunnel_devices.sync(local, tools).await;
+    phases.over("tunnels");
     let mut ports = Ports::default();
     let links = netlink.links().await?;
     ports.sync(local, &BTreeSet::new(), &links, &mut programs, &mut maps, pins)?;
+    phases.over("ports");
     // After `uplink_ingress`, which has to know what XDP tells it.
     let mut decap = Decap::default();
     let tools = Tools { programs: &mut programs, maps: &mut maps, pins, netlink };
     let decapsulated = decap.sync(config.decap, &local.uplinks, tools).await;
     decapsulated.map_err(|troubles| anyhow!(Vec::from_iter(troubles).join("; ")))?;
-    phases.over("attach");
+    phases.over("decap");
+    // Nothing runs another layout's programs any more. Of a takeover that was broken off there may be less than all.
+    for other in pins.other_layouts()? {
+        other.remove()?;
+    }
+    phases.over("takeover");
     match survey.store.claim(&announce::announcements(local)).await {
         Ok(()) => {}
         // Announcing goes on trying.
@@ -295,6 +328,7 @@ fn remember(config: &Config, survey: &mut Survey) {
     state.network = Some((survey.local.vni.get(), survey.local.port));
     state.note_store(&config.store);
     state.pin_dir = Some(config.pin_dir.clone());
+    state.socket = Some(config.socket.clone());
 }
 
 /// Packets that go back out of the bridge they came from, as those on the slow path do, would make the
@@ -312,8 +346,8 @@ impl Parts {
         self,
         state_dir: StateDir,
         pins: Pins,
-        netlink: Netlink,
-        monitor: Monitor,
+        (netlink, monitor): (Netlink, Monitor),
+        api: Api,
         phases: Phases,
     ) -> anyhow::Result<Daemon> {
         let Self { config, survey, programs, maps, ports, tunnel_devices, decap } = self;
@@ -360,6 +394,8 @@ impl Parts {
             hooks: hooks::Watch::default(),
             notes: BTreeMap::new(),
             supervisor: Supervisor::new(),
+            api,
+            repairs: Repairs::default(),
             asked: BTreeMap::new(),
         };
         daemon.first_round().await;
@@ -391,12 +427,15 @@ impl Daemon {
             ..Dirty::default()
         })
         .await;
+        self.phases.over("routes");
         self.first_look().await;
         self.watch_hooks().await;
+        self.phases.over("surroundings");
         self.announce().await;
         self.announcer.watch();
-        self.phases.over("rest");
+        self.phases.over("announced");
         self.phases.tell();
+        self.write_status();
         info!(
             node = %self.config.node_name,
             uplinks = %self.local.uplink_names(),

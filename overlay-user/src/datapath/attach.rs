@@ -15,6 +15,7 @@ use tracing::debug;
 use super::{
     DatapathError, clsact,
     load::Programs,
+    others::query::tcx_programs,
     pin::{Pins, ReplaceError},
 };
 use crate::{local::Uplink, netlink::Hook};
@@ -140,6 +141,17 @@ fn attached(program: &'static str, interface: &str) -> Result<Option<u32>, Datap
     let (_, attached) =
         SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(|e| error(e.into()))?;
     Ok(attached.iter().find(|info| info.name_as_str() == Some(program)).map(aya::programs::ProgramInfo::id))
+}
+
+/// Whether a program of this build is where it was attached. Where the kernel does not tell, it is believed to be.
+pub fn is_still_attached(programs: &mut Programs, attachment: &Attachment) -> bool {
+    let Attachment { ifindex, program } = *attachment;
+    if !has_tcx() {
+        return clsact::is_attached(program, ifindex, attachment.hook()).unwrap_or(true);
+    }
+    let id = programs.get(program).ok().and_then(|program| program.info().ok()).map(|info| info.id());
+    let there = tcx_programs(ifindex, attachment.hook());
+    id.zip(there.ok()).is_none_or(|(id, there)| there.contains(&id))
 }
 
 /// Detaches a program: the pin is the link's last reference.

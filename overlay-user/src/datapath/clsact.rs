@@ -93,6 +93,11 @@ fn remove_pin(path: &Path) -> Result<(), DatapathError> {
     }
 }
 
+/// Whether there is a filter with a program of this name on a device.
+pub(super) fn is_attached(program: &str, ifindex: u32, hook: Hook) -> Result<bool, Source> {
+    Ok(Filters::open()?.list(ifindex, hook)?.iter().any(|filter| filter.is_ours(program)))
+}
+
 /// The id of the program of this name on an interface's ingress.
 pub(super) fn attached(program: &str, interface: &str) -> Result<Option<u32>, Source> {
     let filters = Filters::open()?.list(if_nametoindex(interface)?, Hook::Ingress)?;

@@ -8,6 +8,7 @@ pub mod load;
 pub mod map;
 pub mod others;
 pub mod pin;
+pub mod takeover;
 pub mod xdp;
 
 /// The eBPF object file that the build script compiled.
@@ -65,6 +66,14 @@ pub enum DatapathError {
         map: &'static str,
         /// Why not.
         source: aya::maps::MapError,
+    },
+    /// A map's entries cannot be taken over from the layout of another build.
+    #[error(
+        "map {map} has another form than the data path that is pinned: end that with `overlayd detach`, then start this build"
+    )]
+    Layout {
+        /// The map's name.
+        map: &'static str,
     },
     /// A program could not be detached.
     #[error("cannot detach {program} from device {ifindex}")]

@@ -1,6 +1,6 @@
 //! Who else is on the hooks that our programs are on: tcx programs, filters of the older tc, XDP programs.
 
-mod query;
+pub(super) mod query;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,6 +3,7 @@
 //! `<pin-dir>/<layout>/{maps,programs,links}`. Links are named `<ifindex>-<program>`.
 
 use std::{
+    borrow::Cow,
     ffi::OsString,
     fs, io,
     os::unix::fs::MetadataExt,
@@ -20,16 +21,20 @@ use super::DatapathError;
 /// Where the system mounts its bpffs.
 const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
 
-/// The paths under a pin directory.
+/// The directories of a layout.
+const PARTS: [&str; 3] = ["maps", "programs", "links"];
+
+/// The paths of one layout under a pin directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     root: PathBuf,
+    layout: OsString,
 }
 
 impl Pins {
-    /// The paths under `root`; nothing is touched.
+    /// The paths of this build's layout under `root`; nothing is touched.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf() }
+        Self { root: root.to_path_buf(), layout: LAYOUT.into() }
     }
 
     /// The pin directory itself.
@@ -37,9 +42,9 @@ impl Pins {
         &self.root
     }
 
-    /// The directory of this layout version.
+    /// The directory of the layout.
     pub fn layout(&self) -> PathBuf {
-        self.root.join(LAYOUT)
+        self.root.join(&self.layout)
     }
 
     /// The pin of a map.
@@ -62,9 +67,36 @@ impl Pins {
         self.links().join(format!("{ifindex}-{program}"))
     }
 
+    /// The name of the layout.
+    pub fn layout_name(&self) -> Cow<'_, str> {
+        self.layout.to_string_lossy()
+    }
+
     /// True where a daemon of this layout has pinned its maps here.
-    pub fn exist(&self) -> bool {
+    pub fn is_here(&self) -> bool {
         self.map(overlay_common::map::name::STATUS).exists()
+    }
+
+    /// True where a daemon of whatever layout has pinned its maps here.
+    pub fn exist(&self) -> bool {
+        self.is_here() || self.other_layouts().is_ok_and(|others| others.iter().any(Self::is_here))
+    }
+
+    /// The directories of other layouts in the same pin directory, whatever is in them.
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] where the directory cannot be read.
+    pub fn other_layouts(&self) -> Result<Vec<Self>, DatapathError> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(DatapathError::Io { action: "read", path: self.root.clone(), source }),
+        };
+        let layouts =
+            entries.flatten().map(|entry| Self { root: self.root.clone(), layout: entry.file_name() });
+        // Somebody else's directories have none of these.
+        let is_layout = |other: &Self| PARTS.iter().any(|part| other.layout().join(part).is_dir());
+        Ok(layouts.filter(|other| other.layout != self.layout && is_layout(other)).collect())
     }
 
     /// Every link pinned, as (ifindex, program name). Names of another form are left alone.
@@ -151,7 +183,7 @@ impl Pins {
                 },
             )?;
         }
-        for directory in ["maps", "programs", "links"] {
+        for directory in PARTS {
             let path = self.layout().join(directory);
             fs::create_dir_all(&path).map_err(|source| DatapathError::Io {
                 action: "create",
@@ -185,7 +217,7 @@ impl Pins {
     /// [`DatapathError::Io`] for the first path that cannot be removed.
     pub fn remove(&self) -> Result<(), DatapathError> {
         // Links first: from then on no packet meets a program whose maps are going.
-        for directory in ["links", "programs", "maps"] {
+        for directory in PARTS.into_iter().rev() {
             let path = self.layout().join(directory);
             remove_dir_all(&path)?;
         }

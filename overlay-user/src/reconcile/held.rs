@@ -68,9 +68,9 @@ impl Held {
         held
     }
 
-    /// The tunnels that are idle, and since when.
-    pub fn into_idle(self) -> BTreeMap<u32, Instant> {
-        self.idle
+    /// What is there, and which tunnels are idle, and since when.
+    pub fn into_parts(self) -> (Observed, BTreeMap<u32, Instant>) {
+        (self.observed, self.idle)
     }
 
     /// What is there.

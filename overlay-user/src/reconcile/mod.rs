@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod change;
 pub mod desired;
+pub mod drift;
 pub mod held;
 pub mod kept;
 pub mod observe;
@@ -30,6 +31,7 @@ use self::{
     change::{Change, OverlayNeighbour},
     desired::Desired,
     held::Held,
+    observe::Observed,
     part::Part,
 };
 use crate::{
@@ -57,14 +59,30 @@ pub struct Reconciler {
     held: Option<Held>,
     /// Tunnels that were idle when that was last forgotten, and since when.
     idle: BTreeMap<u32, Instant>,
+    /// What the kernel held when that was last forgotten, to be compared with what it turns out to hold.
+    left: Option<Observed>,
+    /// What turned out to be otherwise.
+    drift: Vec<String>,
 }
 
 impl Reconciler {
-    /// Forgets what was observed, so that the kernel is read again and any drift repaired.
+    /// Has the kernel read again and any drift repaired, and told.
     pub fn resync(&mut self) {
         if let Some(held) = self.held.take() {
-            self.idle = held.into_idle();
+            let (observed, idle) = held.into_parts();
+            (self.left, self.idle) = (Some(observed), idle);
         }
+    }
+
+    /// As [`Self::resync`], where something happened that changes what the kernel holds: that is no drift.
+    pub fn forget(&mut self) {
+        self.resync();
+        self.left = None;
+    }
+
+    /// What was otherwise than it had been left, one line each, since this was last asked.
+    pub fn take_drift(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.drift)
     }
 
     /// What the kernel holds, as far as that is known.
@@ -91,7 +109,13 @@ impl Reconciler {
     ) -> Result<&Held, DatapathError> {
         let held = match self.held.take() {
             Some(held) => held,
-            None => Held::new(observe::read(maps, netlink, bridges).await?, &self.idle),
+            None => {
+                let found = observe::read(maps, netlink, bridges).await?;
+                if let Some(left) = self.left.take() {
+                    self.drift.extend(drift::between(&left, &found));
+                }
+                Held::new(found, &self.idle)
+            }
         };
         Ok(self.held.insert(held))
     }
@@ -190,7 +214,7 @@ impl Reconciler {
                     Ok(()) => self.held.iter_mut().for_each(|held| held.record(change)),
                     Err(ApplyError::KernelRoute(error)) => failures.push(error.to_string()),
                     Err(ApplyError::Datapath(error)) => {
-                        self.resync();
+                        self.forget();
                         return Err(error);
                     }
                 }

@@ -165,7 +165,7 @@ proptest! {
                 Step::Drift(what) => {
                     let mut observed = held.observed().clone();
                     drift(&mut observed, *what);
-                    held = Held::new(observed, &held.into_idle());
+                    held = Held::new(observed, &held.into_parts().1);
                     touched.all = true;
                 }
                 Step::Clear => {

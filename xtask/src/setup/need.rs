@@ -59,6 +59,7 @@ pub(super) const NEEDS: &[Need] = &[
     need(Set::Docker, Proof::Program("runc"), &["runc"]),
     need(Set::Docker, Proof::StaticBusybox, &["busybox-static"]),
     need(Set::Bench, Proof::Program("ovs-vswitchd"), &["openvswitch-switch"]),
+    need(Set::Test, Proof::Program("curl"), &["curl"]),
     need(Set::Test, Proof::Program("nft"), &["nftables"]),
     need(Set::Test, Proof::Program("tcpdump"), &["tcpdump"]),
     need(Set::Test, Proof::Program("tshark"), &["tshark"]),

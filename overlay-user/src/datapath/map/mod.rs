@@ -4,6 +4,7 @@ mod array;
 mod batch;
 mod generation;
 mod hash;
+mod raw;
 mod trie;
 
 use aya::{
@@ -21,6 +22,7 @@ use overlay_common::{
     vni::VniKey,
 };
 
+pub use self::raw::RawMap;
 use self::{generation::Counter, trie::Tries};
 use super::{DatapathError, pin::Pins};
 
@@ -140,25 +142,6 @@ impl Maps {
     fn changed<T>(&self, result: T) -> T {
         self.forget_flows();
         result
-    }
-
-    /// The cookie of the network namespace that pins belong to, whatever other maps their layout has: a build
-    /// that knows more maps must recognise the pins of one that knew fewer.
-    ///
-    /// # Errors
-    /// [`DatapathError::Map`].
-    pub fn netns_cookie(pins: &Pins) -> Result<u64, DatapathError> {
-        let status: Array<MapData, Wire<Status>> = open(pins, name::STATUS, Map::Array)?;
-        let result = status.get(&0, 0).map(|Wire(status)| status.netns_cookie);
-        result.map_err(|source| DatapathError::Map { action: "read", map: name::STATUS, source })
-    }
-
-    /// How many routes are pinned, without opening anything else.
-    ///
-    /// # Errors
-    /// [`DatapathError::Map`].
-    pub fn routes_in_force(pins: &Pins) -> Result<usize, DatapathError> {
-        Ok(Tries::<Route>::open(pins, name::ROUTES_V4, name::ROUTES_V6)?.entries()?.len())
     }
 
     /// Opens the ring buffer of events. Only one reader may use it at a time.

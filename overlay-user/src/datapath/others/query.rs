@@ -37,7 +37,7 @@ struct Query {
 
 /// The ids of the tcx programs on a hook, in the order in which they run. A kernel without tcx has none, nor has a
 /// link that is gone.
-pub(super) fn tcx_programs(ifindex: u32, hook: Hook) -> io::Result<Vec<u32>> {
+pub(in crate::datapath) fn tcx_programs(ifindex: u32, hook: Hook) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; MOST];
     let mut query = Query {
         target_ifindex: ifindex,
