@@ -3,6 +3,7 @@
 
 mod announce;
 mod decap;
+mod hang_up;
 mod hooks;
 mod interfaces;
 mod neighbours;
@@ -38,6 +39,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
+pub use self::hang_up::hold as hold_hang_ups;
 use self::{pace::Pace, supervisor::Supervisor, ways::Ways};
 use crate::{
     config::{Config, OnExit},
@@ -89,6 +91,7 @@ pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyh
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    hang_up::let_through()?;
     daemon.supervisor.ready();
     let again = {
         // Dropped in the middle it may leave things half done: that is for the end alone.
