@@ -1,11 +1,17 @@
 //! SIGHUP: the configuration is read again, by the same process, and no packet is lost; the service manager is told.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use harness::{
     Topology, eventually,
     host::Host,
+    topology::StoreKind,
     traffic::{Endpoint, Probe},
 };
 use nix::{
@@ -74,6 +80,20 @@ fn told_again_and_again_it_ends_as_it_was_told_last() {
     assert!(report.clean(), "{report}");
     let daemon = topology.h_mut(1).overlayd_mut();
     assert!(daemon.running() && daemon.pid() == before, "{}", daemon.log_tail(20));
+}
+
+#[test]
+fn told_to_start_again_and_to_end_it_ends() {
+    let mut topology = Topology::builder().store(StoreKind::Peers).up().unwrap();
+    for _ in 0..6 {
+        hang_up(topology.h(1));
+        let daemon = topology.h_mut(1).overlayd_mut();
+        // As systemd takes it: by itself, or of the signal.
+        let status = daemon.stop().unwrap();
+        let ended = status.success() || status.signal() == Some(Signal::SIGTERM as i32);
+        assert!(ended, "{status}\n{}", daemon.log_tail(20));
+        daemon.start_again().unwrap();
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 
 mod announce;
 mod decap;
-mod hang_up;
 mod hooks;
 mod interfaces;
 mod neighbours;
@@ -14,6 +13,7 @@ mod pace;
 mod peers;
 mod phases;
 mod pinned;
+mod signals;
 mod start;
 mod supervisor;
 mod tunnels;
@@ -33,14 +33,13 @@ use overlay_common::{
 };
 use tokio::{
     io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{debug, error, info, warn};
 
-pub use self::hang_up::hold as hold_hang_ups;
-use self::{pace::Pace, supervisor::Supervisor, ways::Ways};
+pub use self::signals::hold as hold_hang_ups;
+use self::{pace::Pace, signals::Ends, supervisor::Supervisor, ways::Ways};
 use crate::{
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
@@ -88,10 +87,8 @@ pub enum Ended {
 /// One line where it cannot start; nothing is left behind then that was not there before.
 pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
     let mut daemon = start::start(config).await?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    hang_up::let_through()?;
+    let mut ends = Ends::new()?;
+    let mut hang_up = signals::hang_up()?;
     daemon.supervisor.ready();
     let again = {
         // Dropped in the middle it may leave things half done: that is for the end alone.
@@ -99,9 +96,8 @@ pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyh
         loop {
             tokio::select! {
                 () = &mut serving => break false,
-                _ = terminate.recv() => break false,
-                _ = interrupt.recv() => break false,
-                _ = hangup.recv() => match check() {
+                () = ends.told() => break false,
+                _ = hang_up.recv() => match check() {
                     Ok(()) => break true,
                     Err(error) => {
                         error!("the configuration is not read again: {}", exit::one_line(&error));
@@ -110,7 +106,7 @@ pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyh
             }
         }
     };
-    if again {
+    if again && !ends.leave().await {
         return daemon.again().await;
     }
     Supervisor::stopping();
