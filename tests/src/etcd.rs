@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::{
     Netns,
@@ -155,6 +156,43 @@ impl Etcd {
     /// etcd is out of reach.
     pub fn del(&self, key: &str) -> Result<()> {
         self.etcdctl(&["del", "--", key]).map(drop)
+    }
+
+    /// Grants a lease; its id.
+    ///
+    /// # Errors
+    /// etcd is out of reach, or says something else than usual.
+    pub fn grant(&self, seconds: u32) -> Result<String> {
+        let said = self.etcdctl(&["lease", "grant", &seconds.to_string()])?.stdout;
+        let id = said.strip_prefix("lease ").and_then(|rest| rest.split_once(' '));
+        id.map(|(id, _)| id.to_owned()).with_context(|| format!("etcdctl granted no lease: {said}"))
+    }
+
+    /// Writes a key that goes with a lease.
+    ///
+    /// # Errors
+    /// etcd is out of reach, or there is no such lease.
+    pub fn put_leased(&self, key: &str, value: &str, lease: &str) -> Result<()> {
+        self.etcdctl(&["put", &format!("--lease={lease}"), "--", key, value]).map(drop)
+    }
+
+    /// Ends a lease, and the keys that hang on it.
+    ///
+    /// # Errors
+    /// etcd is out of reach, or there is no such lease.
+    pub fn revoke(&self, lease: &str) -> Result<()> {
+        self.etcdctl(&["lease", "revoke", lease]).map(drop)
+    }
+
+    /// Forgets the history: whoever watches from the past has missed it.
+    ///
+    /// # Errors
+    /// It is out of reach.
+    pub fn compact(&self) -> Result<()> {
+        let said = self.etcdctl(&["endpoint", "status", "-w", "json"])?.stdout;
+        let said: Value = serde_json::from_str(&said)?;
+        let revision = said[0]["Status"]["header"]["revision"].as_i64().context("etcd tells no revision")?;
+        self.etcdctl(&["compact", &revision.to_string()]).map(drop)
     }
 
     /// Kills it; its data stays.

@@ -1,11 +1,17 @@
 //! SIGHUP: the configuration is read again, by the same process, and no packet is lost; the service manager is told.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use harness::{
     Topology, eventually,
     host::Host,
+    topology::StoreKind,
     traffic::{Endpoint, Probe},
 };
 use nix::{
@@ -43,6 +49,51 @@ fn listen(path: &Path) -> UnixDatagram {
     let manager = UnixDatagram::bind(path).unwrap();
     manager.set_nonblocking(true).unwrap();
     manager
+}
+
+/// Who is told once more while it starts again is not there to hear it yet: it is to be heard all the same.
+#[test]
+fn told_again_and_again_it_ends_as_it_was_told_last() {
+    let mut topology = Topology::builder().without_overlayd().up().unwrap();
+    let file = topology.scope.dir().join("overlayd.toml");
+    fs::write(&file, "accept = [\"gre\"]\n").unwrap();
+    let mut config = topology.overlayd_config(0);
+    config.args.push(format!("--config={}", file.display()));
+    let host = &mut topology.hosts[0];
+    host.overlayd = Some(harness::overlayd::Overlayd::start(&host.ns, config).unwrap());
+    topology.start_overlayd(1).unwrap();
+    topology.await_routes().unwrap();
+    let before = topology.h(1).overlayd().pid();
+    let ends = [1, 2].map(|n| Endpoint { ns: &topology.h(n).c(1).ns, ip: topology.h(n).c(1).ip });
+    let probe = Probe::start(ends[0], ends[1], 1000, Duration::from_secs(60)).unwrap();
+    for n in 0..150 {
+        hang_up(topology.h(1));
+        // Seven milliseconds, and a few more each time: at every moment of a start.
+        let until = probe.arrived() + 14 + n % 10;
+        eventually("a moment is over", SOON, || probe.arrived() >= until).unwrap();
+    }
+    fs::write(&file, "accept = [\"geneve\"]\n").unwrap();
+    hang_up(topology.h(1));
+    let in_force = || takes(topology.h(1)).contains("geneve");
+    eventually("what was told last is in force", SOON, in_force).unwrap();
+    let report = probe.finish().unwrap();
+    assert!(report.clean(), "{report}");
+    let daemon = topology.h_mut(1).overlayd_mut();
+    assert!(daemon.running() && daemon.pid() == before, "{}", daemon.log_tail(20));
+}
+
+#[test]
+fn told_to_start_again_and_to_end_it_ends() {
+    let mut topology = Topology::builder().store(StoreKind::Peers).up().unwrap();
+    for _ in 0..6 {
+        hang_up(topology.h(1));
+        let daemon = topology.h_mut(1).overlayd_mut();
+        // As systemd takes it: by itself, or of the signal.
+        let status = daemon.stop().unwrap();
+        let ended = status.success() || status.signal() == Some(Signal::SIGTERM as i32);
+        assert!(ended, "{status}\n{}", daemon.log_tail(20));
+        daemon.start_again().unwrap();
+    }
 }
 
 #[test]

@@ -94,6 +94,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         None => {
             let (config, log_format) = configure(cli.run.clone())?;
             start_log(log_format);
+            // Before there are other threads.
+            daemon::hold_hang_ups();
             let ended = runtime()?.block_on(daemon::run(config, || configure(cli.run.clone()).map(drop)))?;
             match ended {
                 Ended::Code(code) => Ok(code),
@@ -105,6 +107,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 
 /// Becomes a new process of the same number, with the same arguments. Returns only where that fails.
 fn again() -> anyhow::Error {
+    // One that came before the next process holds it would be the end of that.
+    daemon::hold_hang_ups();
     // The program may have been replaced by a newer one of the same name: that is the one to run.
     let program = std::env::args_os().next().unwrap_or_else(|| "overlayd".into());
     let error = process::Command::new(&program).args(std::env::args_os().skip(1)).exec();

@@ -14,6 +14,7 @@ mod peers;
 mod phases;
 mod pinned;
 mod repairs;
+mod signals;
 mod start;
 mod supervisor;
 mod tunnels;
@@ -33,13 +34,13 @@ use overlay_common::{
 };
 use tokio::{
     io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{debug, error, info, warn};
 
-use self::{pace::Pace, supervisor::Supervisor, ways::Ways};
+pub use self::signals::hold as hold_hang_ups;
+use self::{pace::Pace, signals::Ends, supervisor::Supervisor, ways::Ways};
 use crate::{
     api::{Api, Word},
     config::{Config, OnExit},
@@ -88,9 +89,8 @@ pub enum Ended {
 /// One line where it cannot start; nothing is left behind then that was not there before.
 pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
     let mut daemon = start::start(config).await?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut ends = Ends::new()?;
+    let mut hang_up = signals::hang_up()?;
     daemon.supervisor.ready();
     let again = {
         // Dropped in the middle it may leave things half done: that is for the end alone.
@@ -98,9 +98,8 @@ pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyh
         loop {
             tokio::select! {
                 () = &mut serving => break false,
-                _ = terminate.recv() => break false,
-                _ = interrupt.recv() => break false,
-                _ = hangup.recv() => match check() {
+                () = ends.told() => break false,
+                _ = hang_up.recv() => match check() {
                     Ok(()) => break true,
                     Err(error) => {
                         error!("the configuration is not read again: {}", exit::one_line(&error));
@@ -109,7 +108,7 @@ pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyh
             }
         }
     };
-    if again {
+    if again && !ends.leave().await {
         return daemon.again().await;
     }
     Supervisor::stopping();

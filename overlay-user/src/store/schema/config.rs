@@ -31,7 +31,8 @@ pub fn parse_config(value: &[u8]) -> Result<NetworkConfig, String> {
     let none = Map::new();
     let backend = child(&config, "Backend")?.unwrap_or(&none);
     if let Some(kind) = text(backend, "Type")?
-        && Encap::from_backend_type(kind).is_none()
+        // flannel looks its backends up by their names in lower case.
+        && Encap::from_backend_type(&kind.to_ascii_lowercase()).is_none()
     {
         return Err(format!("Backend.Type {kind:?} is not served: one of {} is expected", served()));
     }
