@@ -17,7 +17,7 @@ mod pool;
 
 pub use config::{FLANNEL_PORT, parse_config};
 pub use lease::{Lease, lease_value, owner, parse_lease};
-pub use pool::{Pool, parse_pool};
+pub use pool::{Pool, Pools, Prefix, parse_pools};
 
 /// The key of the network's configuration.
 pub fn config_key(prefix: &str) -> String {

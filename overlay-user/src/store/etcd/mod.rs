@@ -39,7 +39,7 @@ use fold::{Entry, Fold};
 use guard::Guard;
 use health::Board;
 use link::Link;
-pub use pool::Wish;
+pub use pool::{Leased, Wish};
 use warnings::Warnings;
 
 /// Where etcd is, and what in it is ours.
