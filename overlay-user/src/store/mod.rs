@@ -146,7 +146,7 @@ pub trait Store: Send + Sync {
     /// so. Calls that are under way may fail. Does nothing in stores that have no connections.
     async fn reconnect(&self) {}
 
-    /// Takes our announcements back. [`announce`](Self::announce) must have been dropped before: it would
+    /// Takes our announcements back; subnets that are reserved for this host stay so. [`announce`](Self::announce) must have been dropped before: it would
     /// announce them again.
     ///
     /// # Errors

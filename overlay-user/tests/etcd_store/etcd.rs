@@ -134,6 +134,14 @@ impl Etcd {
         self.client().await.put(format!("{PREFIX}/{name}"), value, None).await.unwrap();
     }
 
+    /// Writes a subnet's key on a lease of a day, as a host does.
+    pub(crate) async fn put_leased(&self, name: &str, value: &str) {
+        let mut client = self.client().await;
+        let lease = client.lease_grant(86_400, None).await.unwrap().id();
+        let options = PutOptions::new().with_lease(lease);
+        client.put(format!("{PREFIX}/subnets/{name}"), value, Some(options)).await.unwrap();
+    }
+
     pub(crate) async fn put_peer(&self, name: &str, public_ip: &str) {
         self.put(&format!("subnets/{name}"), &peer(public_ip)).await;
     }

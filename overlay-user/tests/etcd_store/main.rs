@@ -8,4 +8,5 @@ mod dual;
 mod etcd;
 mod faults;
 mod guard;
+mod leases;
 mod watch;

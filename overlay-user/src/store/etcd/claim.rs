@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{
     EtcdStore,
-    lease::{LEASE_SECONDS, adopt, release},
+    lease::{self, adopt, release},
     list,
 };
 use crate::store::{Announcement, StoreError, Subnets, schema};
@@ -18,6 +18,7 @@ const RACES: usize = 3;
 
 /// A key that is ours as of a revision.
 pub(super) struct Claimed {
+    /// 0 where it is reserved, and hangs on none.
     pub(super) lease: i64,
     pub(super) revision: i64,
 }
@@ -105,14 +106,16 @@ async fn attempt(
         Ok(found) => found,
         Err(held) => return Ok(Some(held)),
     };
+    // What hangs on no lease is reserved for this host, and stays so.
+    let is_reserved = own.iter().chain(&replaced).any(|pair| pair.lease() == 0);
     if let Some(pair) = &own
         && replaced.is_empty()
         && pair.value() == value.as_bytes()
-        && adopt(client, pair.lease()).await?
+        && (is_reserved || adopt(client, pair.lease()).await?)
     {
         return Ok(Some(Outcome::Ours(Claimed { lease: pair.lease(), revision })));
     }
-    let lease = client.lease_client().grant(LEASE_SECONDS, None).await?.id();
+    let lease = if is_reserved { 0 } else { lease::grant(client).await? };
     let transaction = transaction(
         store,
         announcement,
@@ -143,15 +146,20 @@ fn transaction(
     replaced: &[KeyValue],
     put: TxnOp,
 ) -> Txn {
-    let base = store.subnet_key(announcement.subnets.v4.into());
-    // Behind the key itself and all that have an IPv6 part, which begins with '&'.
-    let end = format!("{base}'");
-    let mut conditions = vec![Compare::mod_revision(base, CompareOp::Less, revision + 1).with_range(end)];
+    let mut conditions = vec![unwritten_since(store, announcement.subnets, revision)];
     conditions.extend(
         replaced.iter().map(|pair| Compare::mod_revision(pair.key(), CompareOp::Equal, pair.mod_revision())),
     );
     let deletions = replaced.iter().map(|pair| TxnOp::delete(pair.key(), None));
     Txn::new().when(conditions).and_then(deletions.chain([put]).collect::<Vec<_>>())
+}
+
+/// Holds where nobody has written a key of an IPv4 subnet since `revision`.
+pub(super) fn unwritten_since(store: &EtcdStore, subnets: Subnets, revision: i64) -> Compare {
+    let base = store.subnet_key(subnets.v4.into());
+    // Behind the key itself and all that have an IPv6 part, which begins with '&'.
+    let end = format!("{base}'");
+    Compare::mod_revision(base, CompareOp::Less, revision + 1).with_range(end)
 }
 
 /// True where the value carries an address of ours, or one under which this node announced the subnets earlier.
@@ -160,7 +168,7 @@ fn is_ours(store: &EtcdStore, announcement: &Announcement, value: &[u8]) -> bool
     owner.shares(announcement.host) || store.has_announced(announcement.subnets, owner)
 }
 
-fn holder(pair: &KeyValue) -> String {
+pub(super) fn holder(pair: &KeyValue) -> String {
     match schema::owner(pair.value()) {
         Some(owner) => owner.to_string(),
         None => "a value that names no host".into(),

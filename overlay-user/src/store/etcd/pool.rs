@@ -41,6 +41,8 @@ struct Taken {
     subnets: Subnets,
     /// It is this host's.
     ours: bool,
+    /// It hangs on no lease.
+    reserved: bool,
     /// The revision at which it came to be.
     created: i64,
 }
@@ -79,7 +81,7 @@ impl EtcdStore {
     }
 
     /// What subnets are leased from.
-    async fn pools(&self) -> Result<schema::Pools, StoreError> {
+    pub(super) async fn pools(&self) -> Result<schema::Pools, StoreError> {
         let key = schema::config_key(&self.prefix);
         let invalid = |error: &str| {
             StoreError::Invalid(format!("etcd key {key}: {error}; correct it with etcdctl put"))
@@ -101,7 +103,7 @@ impl EtcdStore {
         Ok(taken.iter().any(is_first))
     }
 
-    /// All keys.
+    /// All keys, those of this host that are reserved first.
     async fn taken(&self, host: Underlay) -> Result<Vec<Taken>, StoreError> {
         let prefix = self.subnets();
         let read = |pair: KeyValue| {
@@ -109,11 +111,14 @@ impl EtcdStore {
             Some(Taken {
                 subnets: schema::parse_subnet_name(name).ok()?,
                 ours: schema::owner(pair.value()).is_some_and(|owner| owner.shares(host)),
+                reserved: pair.lease() == 0,
                 created: pair.create_revision(),
             })
         };
         let listed = list::all(&self.link, &prefix, read).await?.pairs;
-        Ok(listed.into_iter().flatten().collect())
+        let mut taken: Vec<_> = listed.into_iter().flatten().collect();
+        taken.sort_by_key(|key| !(key.ours && key.reserved));
+        Ok(taken)
     }
 }
 
@@ -164,7 +169,7 @@ mod tests {
     }
 
     fn taken(ours: bool, v4: &str, v6: Option<&str>) -> Taken {
-        Taken { subnets: subnets(v4, v6), ours, created: 1 }
+        Taken { subnets: subnets(v4, v6), ours, reserved: false, created: 1 }
     }
 
     fn pools() -> schema::Pools {

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value};
 
 use super::json::{flag, number, object, text};
-use crate::store::address;
+use crate::store::{Subnets, address};
 
 /// The subnets that a network has for its hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,23 @@ pub fn parse_pools(value: &[u8]) -> Result<Pools, String> {
     Ok(Pools { v4, v6 })
 }
 
+impl Pools {
+    /// Whether hosts lease such subnets.
+    ///
+    /// # Errors
+    /// One line: what is leased.
+    pub fn check(&self, subnets: Subnets) -> Result<(), String> {
+        self.v4.check(subnets.v4)?;
+        match (self.v6, subnets.v6) {
+            (_, None) => Ok(()),
+            (Some(pool), Some(v6)) => pool.check(v6),
+            (None, Some(v6)) => {
+                Err(format!("{v6} is of no use: the network's configuration has no IPv6 subnets"))
+            }
+        }
+    }
+}
+
 impl<N: Prefix> Pool<N> {
     /// Reads it; `None` where there is no network.
     fn read(config: &Map<String, Value>) -> Result<Option<Self>, String> {
@@ -164,6 +181,15 @@ impl<N: Prefix> Pool<N> {
         self.position(subnet).is_some()
     }
 
+    fn check(&self, subnet: N) -> Result<(), String> {
+        if self.has(subnet) {
+            return Ok(());
+        }
+        let name = |address| N::at(address, self.len).map(|net| net.to_string()).unwrap_or_default();
+        let (min, max) = (name(self.min), name(self.max));
+        Err(format!("{subnet} is leased by no host: those of {} are {min} to {max}", self.network))
+    }
+
     /// The first one that is free, from one on that a number chooses.
     pub fn free(&self, lot: u128, taken: &[N]) -> Option<N> {
         let gaps = self.taken(taken);
@@ -175,6 +201,17 @@ impl<N: Prefix> Pool<N> {
         let wrapped = || Some(behind(0)).filter(|at| *at < start);
         let position = Some(behind(start)).filter(|at| *at < self.count()).or_else(wrapped)?;
         N::at(self.min + position * self.size(), self.len)
+    }
+
+    /// How many are free.
+    pub fn count_free(&self, taken: &[N]) -> u128 {
+        let (mut free, mut next) = (self.count(), 0);
+        for (first, last) in self.taken(taken) {
+            let first = first.max(next);
+            free -= (last + 1).saturating_sub(first);
+            next = next.max(last + 1);
+        }
+        free
     }
 
     /// Of those that are taken the first and the last positions, sorted.

@@ -106,10 +106,30 @@ fn each_once_whatever_is_drawn() {
         while let Some(free) = pool.free(lot, &taken) {
             assert!(pool.has(free) && !taken.contains(&free));
             taken.push(free);
+            assert_eq!(pool.count_free(&taken), 255 - taken.len() as u128);
         }
         assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), 255);
     }
     assert!(!pool.has("10.5.0.0/24".parse().unwrap()) && !pool.has("10.5.1.0/25".parse().unwrap()));
+}
+
+#[test]
+fn what_is_reserved_has_to_be_of_the_pools() {
+    let pools = pools(&with_v6("fd00:5::/48", "")).unwrap();
+    let subnets = |v4: &str, v6: Option<&str>| Subnets {
+        v4: v4.parse().unwrap(),
+        v6: v6.map(|v6| v6.parse().unwrap()),
+    };
+    assert_eq!(pools.check(subnets("10.5.1.0/24", Some("fd00:5:0:1::/64"))), Ok(()));
+    for (other, named) in [
+        (subnets("10.6.1.0/24", None), "10.6.1.0/24 is leased by no host"),
+        (subnets("10.5.1.0/25", None), "10.5.1.0/25"),
+        (subnets("10.5.1.0/24", Some("fd00:6::/64")), "fd00:6::/64"),
+    ] {
+        assert!(pools.check(other).unwrap_err().contains(named));
+    }
+    let without = Pools { v6: None, ..pools };
+    assert!(without.check(subnets("10.5.1.0/24", Some("fd00:5:0:1::/64"))).is_err());
 }
 
 proptest! {
@@ -127,6 +147,7 @@ proptest! {
             let start = usize::try_from(lot % pool.count()).unwrap();
             let expected = all[start..].iter().chain(&all[..start]).find(is_free).copied();
             prop_assert!(pool.free(lot, taken) == expected);
+            prop_assert_eq!(pool.count_free(taken), all.iter().filter(is_free).count() as u128);
             Ok(())
         }
         if v6 {
