@@ -1,15 +1,17 @@
 //! Subnets that hosts lease from the network's pool, before Docker makes their bridges.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, in its helpers too")]
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::PathBuf, thread};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::PathBuf, thread, time::Duration};
 
 use harness::{
-    Topology, binaries,
+    Topology, binaries, eventually,
     host::BRIDGE,
     process::{Cmd, Output},
     topology::ETCD_PREFIX,
     traffic::ping,
 };
+
+const SOON: Duration = Duration::from_secs(10);
 
 const POOL: &str = r#"{"Network":"10.77.0.0/16","SubnetMin":"10.77.1.0","SubnetMax":"10.77.12.0","Backend":{"Type":"vxlan","VNI":1,"Port":4789}}"#;
 
@@ -232,6 +234,69 @@ fn what_cannot_be_leased_of_ipv6_is_told() {
     }
     topology.etcd().put(&config, POOL_V6).unwrap();
     both(&node);
+}
+
+/// Docker makes a bridge with another subnet than the leased one: that is announced, since packets follow the bridge.
+#[test]
+fn a_bridge_that_has_not_what_was_leased_is_told() {
+    let mut topology = with_pool();
+    for index in 0..2 {
+        topology.start_container(index + 1, 1).unwrap();
+    }
+    topology.start_overlayd(1).unwrap();
+    let config = topology.overlayd_config(0);
+    let file = topology.scope.dir().join("h1.env");
+    let lease = Cmd::new(binaries::find("overlayd").unwrap())
+        .netns(topology.h(1).ns.path())
+        .arg("lease")
+        .args(config.arguments())
+        .arg(format!("--subnet-file={}", file.display()));
+    let bip = lease.check().unwrap().stdout.trim().to_owned();
+    assert!(topology.etcd().get(&key(&bip)).unwrap().is_some());
+    topology.start_overlayd(0).unwrap();
+    topology.await_routes().unwrap();
+    let subnet = key(&bip).rsplit('/').next().unwrap().replace('-', "/");
+    let notes = || topology.h(1).overlayd().ctl(&["status", "-o", "json"]).unwrap()["notes"].to_string();
+    for part in
+        [&format!("docker0 has 172.17.0.0/16, and none {subnet}"), &format!("--bip={bip}"), "subnet.env"]
+    {
+        assert!(notes().contains(part), "{part}: {}", notes());
+    }
+    let log = || fs::read_to_string(&topology.h(1).overlayd().config.log).unwrap();
+    assert_eq!(log().lines().filter(|line| line.contains("WARN")).count(), 1, "{}", log());
+    let given_back = || topology.etcd().get(&key(&bip)).unwrap().is_none();
+    eventually("the leased one is given back", SOON, given_back).unwrap();
+    let there = topology.h(2).c(1).ip;
+    assert!(ping(&topology.h(1).c(1).ns, there, 3).unwrap().clean());
+    // As Docker does it with what the note says.
+    let lines = [format!("addr add {bip} dev {BRIDGE}"), format!("addr del 172.17.0.1/16 dev {BRIDGE}")];
+    topology.h(1).ns.ip_batch(&lines).unwrap();
+    eventually("it is over", SOON, || !notes().contains("bip")).unwrap();
+    eventually("it is announced", SOON, || topology.h(2).overlayd().routes().unwrap() == [subnet.clone()])
+        .unwrap();
+}
+
+/// docker0 has the same subnet on both hosts, as Docker makes it everywhere: what was leased says what to do.
+#[test]
+fn a_refused_start_says_what_was_leased() {
+    let mut topology = with_pool();
+    topology.start_overlayd(1).unwrap();
+    let host = &topology.h(1).ns;
+    let lines =
+        [format!("addr add 172.27.0.1/16 dev {BRIDGE}"), format!("addr del 172.17.0.1/16 dev {BRIDGE}")];
+    host.ip_batch(&lines).unwrap();
+    let config = topology.overlayd_config(0);
+    let file = format!("--subnet-file={}", topology.scope.dir().join("h1.env").display());
+    let overlayd = || Cmd::new(binaries::find("overlayd").unwrap()).netns(topology.h(1).ns.path());
+    let lease = overlayd().arg("lease").args(config.arguments()).arg(file);
+    let bip = lease.check().unwrap().stdout.trim().to_owned();
+    let refused = overlayd().args(config.arguments()).run().unwrap();
+    let said = &refused.stderr;
+    assert!(
+        refused.code == Some(1) && said.contains("overlaps") && said.contains(&format!("--bip={bip}")),
+        "{said}"
+    );
+    assert!(topology.etcd().get(&key(&bip)).unwrap().is_some(), "it is kept");
 }
 
 /// Both hosts lease, give their bridges what they got, and talk.

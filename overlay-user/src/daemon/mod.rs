@@ -2,9 +2,11 @@
 //! is told to end.
 
 mod announce;
+mod claims;
 mod decap;
 mod hooks;
 mod interfaces;
+mod leased;
 mod neighbours;
 mod netfilter;
 mod notes;
