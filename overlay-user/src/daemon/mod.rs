@@ -172,6 +172,8 @@ enum Aspect {
     Endpoints,
     /// Peers and routes.
     Routes,
+    /// Subnets that several keys claim.
+    Contests,
     /// Tunnel devices.
     Tunnels,
     /// Where tunnel packets are decapsulated.
@@ -318,6 +320,7 @@ impl Daemon {
             Update::Delete(subnet) => {
                 self.records.get_or_insert_default().delete(subnet, touched);
             }
+            Update::Contested(contests) => self.take_contests(contests),
             Update::Health(health) => {
                 // What is wrong the store has told the log already.
                 if health != self.health && health == Health::Ok {

@@ -14,6 +14,8 @@ pub(super) enum Source {
     Settings,
     /// What the bridges have in place of what was leased.
     Lease,
+    /// Peers' addresses that several hosts give themselves.
+    Hosts,
     /// Tunnel devices that cannot be had.
     Tunnels,
     /// Other people's programs on our hooks.
@@ -30,7 +32,7 @@ impl Daemon {
         for note in now.iter().filter(|note| !before.contains(note)) {
             match source {
                 // Somebody has to do something about it.
-                Source::Lease => warn!("{note}"),
+                Source::Lease | Source::Hosts => warn!("{note}"),
                 _ => info!("note: {note}"),
             }
         }

@@ -186,6 +186,7 @@ async fn survey(
     let mut state = old.unwrap_or_else(|| State::new(&config.node_name, local.vtep_mac));
     if let Some(records) = &mut records {
         claims::refuse_overlap(&local, records, &state)?;
+        claims::refuse_rival(&local, records, store.as_ref()).await?;
         claims::leave_out_stale(records, &local, &state);
     }
     state.node_name.clone_from(&config.node_name);

@@ -9,4 +9,5 @@ mod etcd;
 mod faults;
 mod guard;
 mod leases;
+mod rivals;
 mod watch;

@@ -10,6 +10,7 @@ use super::{
     EtcdStore,
     lease::{self, adopt, release},
     list,
+    nodes::{self, Node},
 };
 use crate::store::{Announcement, StoreError, Subnets, schema};
 
@@ -25,7 +26,17 @@ pub(super) struct Claimed {
 
 enum Outcome {
     Ours(Claimed),
-    Held { subnet: IpNet, by: String, key: String },
+    Held {
+        subnet: IpNet,
+        by: String,
+        key: String,
+    },
+    /// By another node with our address.
+    Rival {
+        subnet: IpNet,
+        rival: Node,
+        key: String,
+    },
 }
 
 /// Takes the key, or finds that it is ours already: then nothing is written, and no peer hears of it.
@@ -51,6 +62,11 @@ pub(super) async fn claim(store: &EtcdStore, announcement: &Announcement) -> Res
         Outcome::Held { subnet, by, key } => Err(StoreError::Conflict(format!(
             "subnet {subnet} is held by {by} (etcd key {key}): give this host's bridge another subnet, or delete the key"
         ))),
+        Outcome::Rival { subnet, rival, key } => Err(StoreError::Conflict(format!(
+            "subnet {subnet} is held by {rival}, which gives itself this host's own address (etcd key {key}): give one of \
+             the two another address with --public-ip, and another subnet; if it was this host under another name, its \
+             key goes within half a minute"
+        ))),
     }
 }
 
@@ -74,10 +90,18 @@ async fn find(
     let of_subnets = |pair| Some((common(&prefix, &pair, announcement.subnets)?, pair));
     let listing = list::pages(list::kv(client), &prefix, &of_subnets).await?;
     let mut found = Found { revision: listing.revision, own: None, replaced: Vec::new() };
+    let mac = announcement.vtep_mac.parse().unwrap_or_default();
     for (subnet, pair) in listing.pairs.into_iter().flatten() {
         if !is_ours(store, announcement, pair.value()) {
             let key = String::from_utf8_lossy(pair.key()).into_owned();
             return Ok(Err(Outcome::Held { subnet, by: holder(&pair), key }));
+        }
+        // With our address and another VTEP it is of a life that we do not remember, or of somebody else.
+        if schema::vtep_mac(pair.value()).is_some_and(|theirs| theirs != mac && !store.has_been(theirs))
+            && let Some(rival) = nodes::rival(client, &store.prefix, announcement.host, mac).await?
+        {
+            let key = String::from_utf8_lossy(pair.key()).into_owned();
+            return Ok(Err(Outcome::Rival { subnet, rival, key }));
         }
         if pair.key() == key.as_bytes() {
             found.own = Some(pair);

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use overlay_common::map::StoreKind;
+use overlay_common::{Mac, map::StoreKind};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{Announcement, NetworkConfig, PeerSubnet, Store, StoreError, Subnets, Update, schema};
@@ -149,6 +149,12 @@ impl EtcdStore {
         announced.iter().any(|earlier| earlier.subnets.common(subnets).is_some() && earlier.host.shares(host))
     }
 
+    /// Whether this node once had a VTEP with this MAC address.
+    fn has_been(&self, vtep_mac: Mac) -> bool {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.iter().any(|earlier| earlier.vtep_mac.parse::<Mac>().is_ok_and(|mac| mac == vtep_mac))
+    }
+
     fn note_present(&self, announcements: &[Announcement]) {
         *self.present.lock().unwrap_or_else(PoisonError::into_inner) = announcements.first().cloned();
     }
@@ -195,6 +201,15 @@ impl Store for EtcdStore {
             () = updates.closed() => {}
             () = watch::run(self, &updates) => {}
         }
+    }
+
+    async fn rival(&self, host: Underlay, vtep_mac: Mac) -> Result<Option<String>, StoreError> {
+        let what = format!("listing {}", schema::nodes_prefix(&self.prefix));
+        let prefix = &self.prefix;
+        let found = self
+            .link
+            .call(&what, |client| async move { nodes::rival(&client, prefix, host, vtep_mac).await });
+        Ok(found.await?.map(|node| node.to_string()))
     }
 
     async fn claim(&self, announcements: &[Announcement]) -> Result<(), StoreError> {

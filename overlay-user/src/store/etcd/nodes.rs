@@ -1,5 +1,7 @@
 //! The nodes whose daemons live: each has a key on a short lease, which says who it is.
 
+use std::fmt;
+
 use etcd_client::{Client, Error, KeyValue};
 use overlay_common::Mac;
 
@@ -14,6 +16,12 @@ pub(super) struct Node {
     pub(super) host: Underlay,
     /// Its VTEP's MAC address, which no two nodes have in common.
     pub(super) vtep_mac: Mac,
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} ({}, VTEP {})", self.name, self.host, self.vtep_mac)
+    }
 }
 
 impl Node {
@@ -33,4 +41,15 @@ pub(super) async fn all(client: &Client, prefix: &str) -> Result<Vec<Node>, Erro
         Some(Node { name, host, vtep_mac })
     };
     Ok(list::pages(list::kv(client), &nodes, &read).await?.pairs.into_iter().flatten().collect())
+}
+
+/// One that gives itself an address of ours, and is another than we are.
+pub(super) async fn rival(
+    client: &Client,
+    prefix: &str,
+    host: Underlay,
+    vtep_mac: Mac,
+) -> Result<Option<Node>, Error> {
+    let nodes = all(client, prefix).await?;
+    Ok(nodes.into_iter().find(|node| node.host.shares(host) && node.vtep_mac != vtep_mac))
 }

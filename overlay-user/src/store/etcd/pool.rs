@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{EtcdStore, claim::claim, list};
 use crate::{
     local::overlaps,
-    store::{Announcement, StoreError, Subnets, schema},
+    store::{Announcement, Store, StoreError, Subnets, schema},
     underlay::Underlay,
 };
 
@@ -70,6 +70,10 @@ impl EtcdStore {
                     let network_v6 = announcement.subnets.v6.and(pools.v6).map(|pool| pool.network);
                     return Ok(Leased { announcement, network: pools.v4.network, network_v6 });
                 }
+                // No other subnet would help.
+                Err(StoreError::Conflict(reason)) if self.has_rival(&announcement).await? => {
+                    return Err(StoreError::Conflict(reason));
+                }
                 Err(StoreError::Conflict(reason)) => tracing::debug!("{reason}"),
                 Err(error) => return Err(error),
             }
@@ -78,6 +82,12 @@ impl EtcdStore {
         Err(StoreError::Conflict(format!(
             "{RACES} subnets were leased by others just before this host: try again"
         )))
+    }
+
+    /// Whether another node that lives gives itself our address.
+    async fn has_rival(&self, announcement: &Announcement) -> Result<bool, StoreError> {
+        let vtep_mac = announcement.vtep_mac.parse().unwrap_or_default();
+        Ok(self.rival(announcement.host, vtep_mac).await?.is_some())
     }
 
     /// What subnets are leased from.
