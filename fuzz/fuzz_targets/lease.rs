@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use overlay_user::store::schema::{
-    Lease, owner, parse_config, parse_lease, parse_subnet_name, subnet_key, subnets_prefix,
+    Lease, owner, parse_config, parse_lease, parse_node, parse_pools, parse_subnet_name, subnet_key, subnets_prefix,
 };
 
 fuzz_target!(|data: (&str, &[u8])| {
@@ -18,6 +18,7 @@ fuzz_target!(|data: (&str, &[u8])| {
                 assert!(peers.iter().all(|peer| Some(peer.host) == owner(value)));
             }
             Ok(Lease::Ignored(why)) => assert!(!why.is_empty() && !why.contains('\n'), "{why:?}"),
+            Ok(Lease::Reserved) => assert!(owner(value).is_some()),
             Err(fault) => assert!(!fault.is_empty() && !fault.contains('\n'), "{fault:?}"),
         }
     }
@@ -25,5 +26,5 @@ fuzz_target!(|data: (&str, &[u8])| {
         assert!(subnets.each().all(|subnet| subnet == subnet.trunc()));
         assert_eq!(subnet_key("", subnets), format!("{}{name}", subnets_prefix("")));
     }
-    let _ = (owner(value), parse_config(value));
+    let _ = (owner(value), parse_config(value), parse_pools(value), parse_node(value));
 });

@@ -1,5 +1,6 @@
 //! What the daemon is told: flags first, then the configuration file, then defaults.
 
+mod access;
 mod flannel;
 mod list;
 mod store;
@@ -18,7 +19,7 @@ use overlay_common::{
 };
 use serde::Deserialize;
 
-pub use self::store::StoreConfig;
+pub use self::{access::EtcdFlags, store::StoreConfig};
 
 /// Where things are kept unless told otherwise.
 pub mod default {

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use ipnet::Ipv4Net;
 use nix::unistd::geteuid;
 use overlay_common::Mac;
 
@@ -17,7 +16,10 @@ use crate::{
     local::Local,
     netlink::Netlink,
     state::{State, StateDir, derive_vtep_mac},
-    store::{Announcement, EtcdOptions, EtcdStore, Store, etcd::Wish},
+    store::{
+        Announcement, EtcdOptions, EtcdStore, Store, Subnets,
+        etcd::{Leased, Wish},
+    },
 };
 
 /// Where Docker's settings are written unless told otherwise.
@@ -38,7 +40,8 @@ pub async fn run(config: Config, file: &Path) -> anyhow::Result<u8> {
         before.refuse_other_pins(&config.pin_dir)?;
     }
     let previous = before.as_ref().map(|state| state.announcements.clone()).unwrap_or_default();
-    let remembered = previous.first().map(|own| own.subnets.v4);
+    let leased = before.as_ref().and_then(|state| state.leased);
+    let remembered = leased.or(previous.first().map(|own| own.subnets));
     let store = EtcdStore::new(EtcdOptions {
         access: access.clone(),
         prefix: prefix.clone(),
@@ -55,32 +58,46 @@ pub async fn run(config: Config, file: &Path) -> anyhow::Result<u8> {
         Some(state) => state.vtep_mac.parse()?,
         None => derive_vtep_mac(&config.node_name, local.underlay),
     };
-    let announcement = |subnet: Ipv4Net| Announcement {
-        subnets: subnet.into(),
+    let announcement = |subnets: Subnets| Announcement {
+        subnets,
         host: local.public,
         vni: local.vni.get(),
         vtep_mac: vtep_mac.to_string(),
         encap: local.encap,
     };
     let wish = Wish { host: local.public, remembered, node: &config.node_name, announcement };
-    let (leased, network) = store.lease(&wish).await?;
+    let leased = store.lease(&wish).await?;
     let mut state = before.unwrap_or_else(|| State::new(&config.node_name, vtep_mac));
-    state.note_announcements(std::slice::from_ref(&leased));
+    state.note_announcements(std::slice::from_ref(&leased.announcement));
+    state.leased = Some(leased.announcement.subnets);
     state.network = Some((local.vni.get(), local.port));
     state.note_store(&config.store);
     state.pin_dir = Some(config.pin_dir.clone());
     state_dir.write(&state)?;
-    let subnet = leased.subnets.v4;
-    let bip = subnet.hosts().next().context("the subnet has room for a bridge")?;
-    let bip = format!("{bip}/{}", subnet.prefix_len());
-    write(file, &settings(network, &bip, local.mtu))?;
-    println!("{bip}");
+    write(file, &settings(&leased, local.mtu))?;
+    println!("{}", bip(leased.announcement.subnets));
     Ok(exit::OK)
 }
 
+/// The address of the bridge that these subnets are for: the first of the IPv4 one.
+pub fn bip(Subnets { v4, .. }: Subnets) -> String {
+    let first = v4.hosts().next().unwrap_or(v4.addr());
+    format!("{first}/{}", v4.prefix_len())
+}
+
 /// What Docker needs to know, under our names and flannel's.
-fn settings(network: Ipv4Net, bip: &str, mtu: u32) -> String {
-    let of = |name: &str| format!("{name}_NETWORK={network}\n{name}_SUBNET={bip}\n{name}_MTU={mtu}\n");
+fn settings(leased: &Leased, mtu: u32) -> String {
+    let Leased { announcement, network, network_v6 } = leased;
+    let subnets = announcement.subnets;
+    let bip = bip(subnets);
+    // As flannel has it: the first address behind that of the subnet itself.
+    let bip_v6 = subnets.v6.and_then(|v6| Some(format!("{}/{}", v6.hosts().nth(1)?, v6.prefix_len())));
+    let of = |name: &str| {
+        let v6 = network_v6.zip(bip_v6.as_ref()).map_or_else(String::new, |(network, bip)| {
+            format!("{name}_IPV6_NETWORK={network}\n{name}_IPV6_SUBNET={bip}\n")
+        });
+        format!("{name}_NETWORK={network}\n{name}_SUBNET={bip}\n{v6}{name}_MTU={mtu}\n")
+    };
     format!("{}{}FLANNEL_IPMASQ=false\n", of("OVERLAYD"), of("FLANNEL"))
 }
 
@@ -103,7 +120,18 @@ mod tests {
 
     #[test]
     fn the_file_is_one_that_a_shell_and_systemd_read() {
-        let text = settings("10.5.0.0/16".parse().unwrap(), "10.5.52.1/24", 1450);
+        let mut leased = Leased {
+            announcement: Announcement {
+                subnets: Subnets { v4: "10.5.52.0/24".parse().unwrap(), v6: None },
+                host: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+                vni: 1,
+                vtep_mac: "02:00:00:00:00:01".into(),
+                encap: overlay_common::Encap::Vxlan,
+            },
+            network: "10.5.0.0/16".parse().unwrap(),
+            network_v6: None,
+        };
+        let text = settings(&leased, 1450);
         let expected = "OVERLAYD_NETWORK=10.5.0.0/16\nOVERLAYD_SUBNET=10.5.52.1/24\nOVERLAYD_MTU=1450\n\
                         FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.52.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
         assert_eq!(text, expected);
@@ -111,5 +139,14 @@ mod tests {
         let file = directory.path().join("run/subnet.env");
         write(&file, &text).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), expected);
+        leased.announcement.subnets.v6 = "fd00:5:0:34::/64".parse().ok();
+        leased.network_v6 = "fd00:5::/48".parse().ok();
+        let lines = settings(&leased, 1430);
+        for name in ["OVERLAYD", "FLANNEL"] {
+            let expected = format!(
+                "{name}_IPV6_NETWORK=fd00:5::/48\n{name}_IPV6_SUBNET=fd00:5:0:34::1/64\n{name}_MTU=1430\n"
+            );
+            assert!(lines.contains(&expected), "{lines}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::StoreConfig,
     datapath::pin::Pins,
-    store::{Announcement, etcd::Access},
+    store::{Announcement, Subnets, etcd::Access},
     sysctl,
     underlay::Underlay,
 };
@@ -57,6 +57,9 @@ pub struct State {
     pub etcd: Option<EtcdState>,
     /// What is announced.
     pub announcements: Vec<Announcement>,
+    /// What `overlayd lease` got for a bridge of this host.
+    #[serde(default)]
+    pub leased: Option<Subnets>,
     /// Kernel settings that were changed, with their old values.
     pub sysctls: Vec<sysctl::Saved>,
     /// Where the data path is pinned.
@@ -256,6 +259,7 @@ impl State {
             network: None,
             etcd: None,
             announcements: Vec::new(),
+            leased: None,
             sysctls: Vec::new(),
             pin_dir: None,
             socket: None,
@@ -323,7 +327,6 @@ pub fn derive_vtep_mac(node_name: &str, underlay: Underlay) -> Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Subnets;
 
     #[test]
     fn state_survives_and_is_removed_whole() {

@@ -29,6 +29,12 @@ fn footprint(topology: &Topology) -> Footprint {
 fn used(builder: Builder) -> (Topology, Footprint) {
     let mut topology = builder.without_overlayd().up().unwrap();
     topology.start_overlayd(1).unwrap();
+    // Its node's key is written a moment after it is ready.
+    let is_told = |topology: &Topology| {
+        let key = format!("{ETCD_PREFIX}/overlayd/nodes/h2");
+        topology.etcd.as_ref().is_none_or(|etcd| etcd.get(&key).is_ok_and(|value| value.is_some()))
+    };
+    eventually("host 2 says who it is", SOON, || is_told(&topology)).unwrap();
     let before = footprint(&topology);
     topology.start_overlayd(0).unwrap();
     let (h1, h2) = (topology.h(1), topology.h(2));

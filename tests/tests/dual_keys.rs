@@ -66,7 +66,10 @@ fn a_hosts_own_key_with_an_ipv6_part_is_replaced_under_traffic() {
     };
     let before = route(&topology).unwrap();
     let value = topology.etcd().get(&key(ALONE)).unwrap().unwrap();
-    topology.etcd().put(&key(DUAL), &value).unwrap();
+    // On a lease, as a host writes it: without one it would be a reservation.
+    let granted = topology.etcd().etcdctl(&["lease", "grant", "86400"]).unwrap().stdout;
+    let lease = granted.split_whitespace().nth(1).unwrap();
+    topology.etcd().etcdctl(&["put", &format!("--lease={lease}"), "--", &key(DUAL), &value]).unwrap();
     topology.etcd().del(&key(ALONE)).unwrap();
     let served = || topology.h(2).overlayd().routes().unwrap().contains(&"fd00:17::/64".to_owned());
     eventually("host 2 has read the other key", SOON, served).unwrap();

@@ -1,8 +1,9 @@
-//! `overlayctl`: what the pinned maps say, as tables for people and as JSON for programs. Works with the
-//! daemon dead.
+//! `overlayctl`: what the pinned maps say, and who leases what in etcd, as tables for people and as JSON for programs.
+//! Works with the daemon dead.
 
 pub mod decode;
 pub mod follow;
+pub mod leases;
 pub mod report;
 pub mod sample;
 pub mod show;
@@ -48,7 +49,7 @@ enum Output {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// This host: its VTEP, its uplink, its store, the daemon
     Status,
@@ -67,6 +68,8 @@ enum Command {
         #[arg(long, value_name = "NAME", value_parser = reasons())]
         reason: Option<DropReason>,
     },
+    /// The subnets' keys in etcd, of all hosts: who holds which, and which are reserved
+    Leases(Box<leases::Leases>),
 }
 
 /// Runs a command and prints its report. Returns the exit code.
@@ -74,6 +77,32 @@ enum Command {
 /// # Errors
 /// One line; with exit code 4 where no overlayd has pinned anything.
 pub fn run(cli: &Cli) -> anyhow::Result<u8> {
+    let json = cli.output == Output::Json;
+    match &cli.command {
+        // Nothing needs to be pinned here.
+        Command::Leases(leases) => leases::run(leases, json),
+        Command::Status => {
+            let status = report::status(&open(cli)?.1)?;
+            show::print(json, &status, show::status)?;
+            Ok(status.exit_code())
+        }
+        Command::Peers => show::print(json, &report::peers(&open(cli)?.1)?, |peers| show::peers(peers)),
+        Command::Routes => show::print(json, &report::routes(&open(cli)?.1)?, |routes| show::routes(routes)),
+        Command::Endpoints => {
+            show::print(json, &report::endpoints(&open(cli)?.1)?, |list| show::endpoints(list))
+        }
+        Command::Drops { follow: true, reason } => {
+            let (pins, maps) = open(cli)?;
+            follow::run(&pins, maps, follow::Wanted { json, reason: *reason })
+        }
+        Command::Drops { follow: false, reason } => {
+            show::print(json, &report::drops(&open(cli)?.1, *reason)?, |drops| show::drops(drops))
+        }
+    }
+}
+
+/// Opens the pinned maps.
+fn open(cli: &Cli) -> anyhow::Result<(Pins, Maps)> {
     let pins = Pins::new(&cli.pin_dir);
     if !pins.is_here() && pins.exist() {
         let message = format!(
@@ -95,21 +124,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         let error = anyhow::Error::from(error);
         if geteuid().is_root() { error } else { error.context("pinned maps are root's: run it with sudo") }
     })?;
-    let json = cli.output == Output::Json;
-    match cli.command {
-        Command::Status => {
-            let status = report::status(&maps)?;
-            show::print(json, &status, show::status)?;
-            Ok(status.exit_code())
-        }
-        Command::Peers => show::print(json, &report::peers(&maps)?, |peers| show::peers(peers)),
-        Command::Routes => show::print(json, &report::routes(&maps)?, |routes| show::routes(routes)),
-        Command::Endpoints => show::print(json, &report::endpoints(&maps)?, |list| show::endpoints(list)),
-        Command::Drops { follow: true, reason } => follow::run(&pins, maps, follow::Wanted { json, reason }),
-        Command::Drops { follow: false, reason } => {
-            show::print(json, &report::drops(&maps, reason)?, |drops| show::drops(drops))
-        }
-    }
+    Ok((pins, maps))
 }
 
 /// The names of the drop reasons; clap lists them where it gets another.

@@ -27,7 +27,7 @@ pub fn print<T: Serialize>(json: bool, report: &T, table: impl FnOnce(&T) -> Str
 }
 
 /// A table without lines: a header and columns. `right` are the columns of numbers.
-fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for row in rows {
@@ -182,7 +182,7 @@ pub fn drops(drops: &[Drop]) -> String {
 }
 
 /// Seconds, for people.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),

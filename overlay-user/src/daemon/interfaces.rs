@@ -47,6 +47,7 @@ impl Daemon {
         }
         self.astray = false;
         self.look_at_settings();
+        self.look_at_lease();
         troubles.extend(self.stop_redirects());
         troubles.extend(self.local.mtu_trouble(&self.config));
         troubles.extend(self.local.uplink_troubles());

@@ -2,9 +2,11 @@
 //! is told to end.
 
 mod announce;
+mod claims;
 mod decap;
 mod hooks;
 mod interfaces;
+mod leased;
 mod neighbours;
 mod netfilter;
 mod notes;
@@ -174,6 +176,8 @@ enum Aspect {
     Endpoints,
     /// Peers and routes.
     Routes,
+    /// Subnets that several keys claim.
+    Contests,
     /// Tunnel devices.
     Tunnels,
     /// Where tunnel packets are decapsulated.
@@ -322,6 +326,7 @@ impl Daemon {
             Update::Delete(subnet) => {
                 self.records.get_or_insert_default().delete(subnet, touched);
             }
+            Update::Contested(contests) => self.take_contests(contests),
             Update::Health(health) => {
                 // What is wrong the store has told the log already.
                 if health != self.health && health == Health::Ok {

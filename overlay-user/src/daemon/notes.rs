@@ -1,6 +1,6 @@
 //! What the operator should know though nothing is wrong: said once in the log, and kept for `overlayctl status`.
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Daemon;
 use crate::exit;
@@ -12,6 +12,10 @@ pub(super) enum Source {
     Kernel,
     /// What the kernel is set not to do.
     Settings,
+    /// What the bridges have in place of what was leased.
+    Lease,
+    /// Peers' addresses that several hosts give themselves.
+    Hosts,
     /// Tunnel devices that cannot be had.
     Tunnels,
     /// Other people's programs on our hooks.
@@ -26,7 +30,11 @@ impl Daemon {
         let before = self.notes.insert(source, notes).unwrap_or_default();
         let now = &self.notes[&source];
         for note in now.iter().filter(|note| !before.contains(note)) {
-            info!("note: {note}");
+            match source {
+                // Somebody has to do something about it.
+                Source::Lease | Source::Hosts => warn!("{note}"),
+                _ => info!("note: {note}"),
+            }
         }
         for note in before.iter().filter(|note| !now.contains(note)) {
             info!("no longer: {note}");

@@ -51,6 +51,7 @@ impl Daemon {
             }
         };
         self.records = Some(records);
+        self.tell_rivals();
         self.say(Aspect::Routes, troubles.into_iter().chain(told.err()).collect());
     }
 

@@ -14,7 +14,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
 use super::{
-    Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, hooks, netfilter, notes::Source, pace::Pace,
+    Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, claims, hooks, netfilter, notes::Source, pace::Pace,
     phases::Phases, repairs::Repairs, supervisor::Supervisor, ways::Ways,
 };
 use crate::{
@@ -25,18 +25,16 @@ use crate::{
     detach,
     exit::one_line,
     kernel,
-    local::{Local, overlaps},
+    local::Local,
     netlink::{Monitor, Netlink, netns},
     ports::Ports,
     reconcile::{
-        Reconciler, desired,
+        Reconciler,
         records::{Records, Touched},
     },
     state::{State, StateDir, derive_vtep_mac},
     status,
-    store::{
-        Announcement, EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError,
-    },
+    store::{EtcdOptions, EtcdStore, FileStore, Health, NetworkConfig, PeerSubnet, Store, StoreError},
     sysctl,
     tunnel_devices::TunnelDevices,
 };
@@ -179,7 +177,7 @@ async fn survey(
         let doubt = store.doubt(&records);
         doubt.map_or(Ok((network, records)), |doubt| Err(StoreError::Unreachable(doubt)))
     });
-    let (network, records, health) = match heard {
+    let (network, mut records, health) = match heard {
         Ok((network, records)) => (network, Some(records), Health::Ok),
         // A data path is there and forwards: going on with it beats not starting.
         Err(error) if in_force.is_some() => {
@@ -203,8 +201,10 @@ async fn survey(
     }
     say_overruled(config, &local);
     let mut state = old.unwrap_or_else(|| State::new(&config.node_name, local.vtep_mac));
-    if let Some(records) = &records {
-        refuse_overlap(&local, records, &state)?;
+    if let Some(records) = &mut records {
+        claims::refuse_overlap(&local, records, &state)?;
+        claims::refuse_rival(&local, records, store.as_ref()).await?;
+        claims::leave_out_stale(records, &local, &state);
     }
     state.node_name.clone_from(&config.node_name);
     // The others go on as they were told until they hear otherwise.
@@ -233,22 +233,6 @@ fn say_overruled(config: &Config, local: &Local) {
     if local.port != config.port {
         info!("UDP port {} of the store's configuration is used, not {}", local.port, config.port);
     }
-}
-
-/// A peer that holds (part of) our subnet already: starting would split the network's opinion.
-fn refuse_overlap(local: &Local, records: &BTreeMap<IpNet, PeerSubnet>, state: &State) -> anyhow::Result<()> {
-    for record in records.values() {
-        let announced = |own: &Announcement| {
-            own.subnets.each().any(|subnet| subnet == record.subnet) && own.host.shares(record.host)
-        };
-        if record.host.shares(local.public) || state.announcements.iter().any(announced) {
-            continue;
-        }
-        for (bridge, own) in local.bridges.iter().flat_map(|b| b.subnets().map(move |own| (b, own))) {
-            ensure!(!overlaps(record.subnet, own), desired::overlap_message(record, &bridge.name, own));
-        }
-    }
-    Ok(())
 }
 
 /// What bringing up yields.

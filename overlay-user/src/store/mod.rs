@@ -3,7 +3,7 @@
 //! A store only reports and announces. What its reports mean for this host is decided in
 //! [`crate::reconcile`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -83,6 +83,8 @@ pub enum Update {
     Put(PeerSubnet),
     /// One subnet is gone.
     Delete(IpNet),
+    /// The subnets that several claim, one line each; all that there are.
+    Contested(BTreeSet<String>),
     /// The store's own state changed.
     Health(Health),
 }
@@ -129,13 +131,21 @@ pub trait Store: Send + Sync {
     /// reports a snapshot again whenever changes may have been missed.
     async fn watch(&self, updates: mpsc::Sender<Update>);
 
+    /// Another node that lives and gives itself one of our addresses, in words. It is another by its VTEP's MAC address.
+    ///
+    /// # Errors
+    /// As for [`list`](Self::list).
+    async fn rival(&self, _host: Underlay, _vtep_mac: Mac) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// Announces our subnets once, and says why where that fails: a start-up check, and what
     /// [`announce`](Self::announce) does first. What was announced before the error stays announced. What this
     /// host announced of the same subnets in another form (without or with its IPv6 part) is replaced in the same
     /// step, so that nobody sees the subnets gone in between.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where another host holds a subnet, else as for [`list`](Self::list).
+    /// [`StoreError::Conflict`] where another host holds a subnet, or gives itself our address, else as for [`list`](Self::list).
     async fn claim(&self, announcements: &[Announcement]) -> Result<(), StoreError>;
 
     /// Announces our subnets and keeps them announced until the future is dropped; dropping it leaves them
@@ -146,7 +156,7 @@ pub trait Store: Send + Sync {
     /// so. Calls that are under way may fail. Does nothing in stores that have no connections.
     async fn reconnect(&self) {}
 
-    /// Takes our announcements back. [`announce`](Self::announce) must have been dropped before: it would
+    /// Takes our announcements back; subnets that are reserved for this host stay so. [`announce`](Self::announce) must have been dropped before: it would
     /// announce them again.
     ///
     /// # Errors

@@ -13,11 +13,13 @@ use super::{Subnets, address};
 mod config;
 mod json;
 mod lease;
+mod node;
 mod pool;
 
 pub use config::{FLANNEL_PORT, parse_config};
-pub use lease::{Lease, lease_value, owner, parse_lease};
-pub use pool::{Pool, parse_pool};
+pub use lease::{Lease, backend_type, lease_value, owner, parse_lease, reservation_value, vtep_mac};
+pub use node::{node_value, parse_node};
+pub use pool::{Pool, Pools, Prefix, parse_pools};
 
 /// The key of the network's configuration.
 pub fn config_key(prefix: &str) -> String {
@@ -30,13 +32,15 @@ pub fn subnets_prefix(prefix: &str) -> String {
     format!("{prefix}/subnets/")
 }
 
-/// The key of a node, which is there while its daemon is: beside the subnets, where flanneld does not look.
-pub fn node_key(prefix: &str, node: &str) -> String {
-    format!("{prefix}/overlayd/nodes/{node}")
+/// The prefix of all nodes' keys: beside the subnets, where flanneld does not look.
+pub fn nodes_prefix(prefix: &str) -> String {
+    format!("{prefix}/overlayd/nodes/")
 }
 
-/// What a node's key says.
-pub const NODE_VALUE: &str = concat!(r#"{"Version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+/// The key of a node, which is there while its daemon is.
+pub fn node_key(prefix: &str, node: &str) -> String {
+    format!("{}{node}", nodes_prefix(prefix))
+}
 
 /// The key of a bridge's subnets.
 pub fn subnet_key(prefix: &str, subnets: Subnets) -> String {

@@ -8,8 +8,8 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use crate::etcd::{Etcd, Log, eventually, options, peer};
 
-const NAME: &str = "172.27.0.0-16";
-const VALUE: &str = r#"{"PublicIP":"172.16.199.27","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
+pub(crate) const NAME: &str = "172.27.0.0-16";
+pub(crate) const VALUE: &str = r#"{"PublicIP":"172.16.199.27","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
 
 pub(crate) fn ours() -> Announcement {
     Announcement {
@@ -22,13 +22,13 @@ pub(crate) fn ours() -> Announcement {
 }
 
 /// Watches and announces through one store, as the daemon does.
-struct Node {
+pub(crate) struct Node {
     updates: mpsc::Receiver<Update>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Node {
-    fn start(store: EtcdStore) -> Self {
+    pub(crate) fn start(store: EtcdStore) -> Self {
         let (sender, updates) = mpsc::channel(64);
         let (store, to_watch) = (Arc::new(store), sender.clone());
         let watching = Arc::clone(&store);
@@ -37,7 +37,7 @@ impl Node {
         Self { updates, tasks: [watch, announce] }
     }
 
-    async fn health(&mut self, seconds: u64) -> Health {
+    pub(crate) async fn health(&mut self, seconds: u64) -> Health {
         let next = async {
             loop {
                 if let Update::Health(health) = self.updates.recv().await.expect("the node runs") {
@@ -55,7 +55,7 @@ impl Drop for Node {
     }
 }
 
-async fn announced(etcd: &Etcd) {
+pub(crate) async fn announced(etcd: &Etcd) {
     eventually("our key", 3, async || etcd.subnet(NAME).await.is_some_and(|(value, ..)| value == VALUE))
         .await;
 }
@@ -94,11 +94,13 @@ async fn our_key_deleted_or_edited_by_hand_is_written_again() {
     etcd.delete(&format!("subnets/{NAME}")).await;
     announced(&etcd).await;
     assert_eq!(log.warnings("was deleted").len(), 1);
+    etcd.put_leased(NAME, &peer("172.16.199.27")).await;
+    announced(&etcd).await;
+    assert_eq!(log.warnings("was changed").len(), 1);
+    assert_ne!(etcd.subnet(NAME).await.unwrap().1, 0);
     etcd.put_peer(NAME, "172.16.199.27").await;
     announced(&etcd).await;
-    let lease = etcd.subnet(NAME).await.unwrap().1;
-    assert_ne!(lease, 0, "the hand-written key had no lease");
-    assert_eq!(log.warnings("was changed").len(), 1);
+    assert_eq!(etcd.subnet(NAME).await.unwrap().1, 0, "what was put without a lease is reserved");
 }
 
 #[tokio::test]

@@ -39,6 +39,12 @@ async fn the_first_of_two_keys_counts_and_the_other_takes_over() {
     etcd.put_peer(ALONE, "192.0.2.2").await;
     etcd.put_peer("10.8.0.0-24", "192.0.2.8").await;
     assert_eq!(watch.change().await, "10.8.0.0/24=192.0.2.8", "nobody's route changed before");
+    let told = |watch: &Watch| watch.contested.iter().cloned().collect::<Vec<_>>();
+    assert!(
+        told(&watch)[0].contains("subnet 10.9.0.0/24 is claimed by several etcd keys"),
+        "{:?}",
+        told(&watch)
+    );
     // In byte order the other key is the first.
     let both = ["10.8.0.0/24=192.0.2.8", "10.9.0.0/24=192.0.2.1", "fd00:9::/64=192.0.2.1"];
     assert_eq!(listed(&etcd).await, both, "who comes later sees the same");
@@ -55,9 +61,11 @@ async fn the_first_of_two_keys_counts_and_the_other_takes_over() {
     etcd.delete(&format!("subnets/{DUAL}")).await;
     assert_eq!(watch.change().await, "10.9.0.0/24=192.0.2.2");
     assert_eq!(watch.change().await, "fd00:9::/64 gone");
+    assert!(told(&watch).is_empty(), "{:?}", told(&watch));
     etcd.put_peer(DUAL, "192.0.2.1").await;
     assert_eq!(watch.change().await, "fd00:9::/64=192.0.2.1", "it comes back second");
     watch.nothing_more();
+    assert_eq!(told(&watch).len(), 1);
     assert_eq!(listed(&etcd).await[1], "10.9.0.0/24=192.0.2.2");
 }
 

@@ -1,6 +1,7 @@
 //! A real etcd in a temporary directory, and ears for what the store reports and logs.
 
 use std::{
+    collections::BTreeSet,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -134,6 +135,14 @@ impl Etcd {
         self.client().await.put(format!("{PREFIX}/{name}"), value, None).await.unwrap();
     }
 
+    /// Writes a subnet's key on a lease of a day, as a host does.
+    pub(crate) async fn put_leased(&self, name: &str, value: &str) {
+        let mut client = self.client().await;
+        let lease = client.lease_grant(86_400, None).await.unwrap().id();
+        let options = PutOptions::new().with_lease(lease);
+        client.put(format!("{PREFIX}/subnets/{name}"), value, Some(options)).await.unwrap();
+    }
+
     pub(crate) async fn put_peer(&self, name: &str, public_ip: &str) {
         self.put(&format!("subnets/{name}"), &peer(public_ip)).await;
     }
@@ -229,6 +238,8 @@ pub(crate) fn peer(public_ip: &str) -> String {
 /// A running watch and what it reports.
 pub(crate) struct Watch {
     updates: mpsc::Receiver<Update>,
+    /// The subnets that several keys claim, as it was told last.
+    pub(crate) contested: BTreeSet<String>,
     task: JoinHandle<()>,
 }
 
@@ -244,14 +255,20 @@ impl Watch {
     pub(crate) fn start_unread(store: EtcdStore, capacity: usize) -> Self {
         let (sender, updates) = mpsc::channel(capacity);
         let task = tokio::spawn(async move { store.watch(sender).await });
-        Self { updates, task }
+        Self { updates, contested: BTreeSet::new(), task }
     }
 
     pub(crate) async fn next(&mut self, seconds: u64) -> Update {
-        timeout(Duration::from_secs(seconds), self.updates.recv())
-            .await
-            .unwrap_or_else(|_| panic!("an update within {seconds} s was expected"))
-            .expect("the watch goes on")
+        loop {
+            let update = timeout(Duration::from_secs(seconds), self.updates.recv())
+                .await
+                .unwrap_or_else(|_| panic!("an update within {seconds} s was expected"))
+                .expect("the watch goes on");
+            match update {
+                Update::Contested(contested) => self.contested = contested,
+                update => return update,
+            }
+        }
     }
 
     /// The next change of a peer, within the second that is promised: `10.9.0.0/24=192.0.2.7`, or
@@ -284,8 +301,11 @@ impl Watch {
     }
 
     pub(crate) fn nothing_more(&mut self) {
-        if let Ok(update) = self.updates.try_recv() {
-            panic!("nothing more was expected: {update:?}");
+        while let Ok(update) = self.updates.try_recv() {
+            let Update::Contested(contested) = update else {
+                panic!("nothing more was expected: {update:?}")
+            };
+            self.contested = contested;
         }
     }
 }

@@ -88,7 +88,7 @@ async fn a_watch_that_fell_behind_a_compaction_lists_again() {
             Update::Snapshot(peers) => {
                 last = peers.values().map(|peer| format!("{}={}", peer.subnet, peer.host)).collect();
             }
-            Update::Put(_) | Update::Health(Health::Ok) => {}
+            Update::Put(_) | Update::Contested(_) | Update::Health(Health::Ok) => {}
             Update::Delete(subnet) => panic!("{subnet} was never deleted"),
         }
     }

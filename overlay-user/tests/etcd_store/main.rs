@@ -8,4 +8,6 @@ mod dual;
 mod etcd;
 mod faults;
 mod guard;
+mod leases;
+mod rivals;
 mod watch;

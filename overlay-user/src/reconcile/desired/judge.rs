@@ -31,6 +31,13 @@ pub(super) fn judge(local: &Local, record: &PeerSubnet) -> Judgement {
     match own {
         Some((_, own)) if ours && own == *subnet => Judgement::Ours,
         Some((bridge, own)) => Judgement::Refused(overlap_message(record, &bridge.name, own)),
+        None if ours && record.vtep_mac.is_some_and(|mac| mac != local.vtep_mac) => {
+            Judgement::Refused(format!(
+                "subnet {subnet} is announced with this host's own address {host}, by another VTEP ({}): ignored; give one of \
+             the two hosts another --public-ip, or delete the entry if it was this host's",
+                record.vtep_mac.unwrap_or_default()
+            ))
+        }
         None if ours || host.shares(local.underlay) => Judgement::Refused(format!(
             "subnet {subnet} is announced with this host's own address {host}, but no --bridge has it: ignored; \
              delete its entry, or name its bridge"

@@ -140,6 +140,22 @@ fn without_a_tunnel_in_the_underlays_own_version_only() {
 }
 
 #[test]
+fn our_own_address_with_another_vtep_is_another_host_s() {
+    let (subnet, peer) = record("10.9.0.0/24", [172, 16, 199, 17]);
+    for (vtep_mac, says) in [
+        (Some(Mac([2, 0, 0, 0, 0, 9])), "own address 172.16.199.17, by another VTEP (02:00:00:00:00:09)"),
+        (Some(local().vtep_mac), "no --bridge has it"),
+        (None, "no --bridge has it"),
+    ] {
+        let records =
+            [(subnet, PeerSubnet { vtep_mac, ..peer.clone() }), record("172.27.0.0/16", [172, 16, 199, 27])];
+        let (desired, refusals) = fold_all(&records);
+        assert!(refusals.len() == 1 && refusals[0].contains(says), "{refusals:?}");
+        assert!(desired.subnets.keys().eq(&["172.27.0.0/16".parse::<IpNet>().unwrap()]));
+    }
+}
+
+#[test]
 fn a_record_overrides_vni_and_port() {
     let (subnet, mut peer) = record("172.27.0.0/16", [172, 16, 199, 27]);
     (peer.vni, peer.port) = (Some(Vni::new(42).unwrap()), Some(8472));

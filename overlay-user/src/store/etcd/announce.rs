@@ -44,7 +44,7 @@ pub(super) async fn keep(store: &EtcdStore, announcement: &Announcement, updates
 /// Returns when the key has to be claimed again.
 async fn hold(store: &EtcdStore, announcement: &Announcement, claimed: Claimed) {
     let key = store.subnet_key(announcement.subnets);
-    let Claimed { lease, revision } = claimed;
+    let Claimed { mut lease, revision } = claimed;
     let mut renewal = Instant::now() + RENEW_EVERY;
     let mut stream = match Stream::open(store, &key, WatchOptions::new(), revision).await {
         Ok(stream) => stream,
@@ -53,12 +53,18 @@ async fn hold(store: &EtcdStore, announcement: &Announcement, claimed: Claimed) 
     loop {
         tokio::select! {
             message = stream.next() => match message {
-                Ok(message) => if let Some(why) = disturbed(announcement, lease, &message) {
-                    return tracing::warn!("etcd key {key} {why}");
+                Ok(message) => match told(announcement, lease, &message) {
+                    Told::Same => {}
+                    Told::Lease(0) => {
+                        tracing::info!("etcd key {key} is reserved for this host now: it hangs on no lease any more");
+                        lease = 0;
+                    }
+                    Told::Lease(_) => return tracing::info!("etcd key {key} hangs on another lease now"),
+                    Told::Disturbed(why) => return tracing::warn!("etcd key {key} {why}"),
                 },
                 Err(reason) => return tracing::debug!("{reason}"),
             },
-            () = sleep_until(renewal) => match renewed(store, &key, lease).await {
+            () = sleep_until(renewal), if lease != 0 => match renewed(store, &key, lease).await {
                 Some(next) => renewal = Instant::now() + next,
                 None => return tracing::warn!("the lease of etcd key {key} is gone; announcing it again"),
             },
@@ -79,18 +85,27 @@ async fn renewed(store: &EtcdStore, key: &str, lease: i64) -> Option<Duration> {
     }
 }
 
-/// What happened to our key, unless it is still as we wrote it.
-fn disturbed(announcement: &Announcement, lease: i64, message: &WatchResponse) -> Option<String> {
-    let event = message.events().last()?;
+/// What a message tells of our key.
+enum Told {
+    /// It is as we wrote it.
+    Same,
+    /// It is as we wrote it, on another lease: on none where somebody has reserved it.
+    Lease(i64),
+    /// It is not, and why.
+    Disturbed(String),
+}
+
+fn told(announcement: &Announcement, lease: i64, message: &WatchResponse) -> Told {
+    let Some(event) = message.events().last() else { return Told::Same };
     if event.event_type() == EventType::Delete {
-        return Some("was deleted, though this host announces it; writing it again".into());
+        return Told::Disturbed("was deleted, though this host announces it; writing it again".into());
     }
-    let pair = event.kv()?;
+    let Some(pair) = event.kv() else { return Told::Same };
     let ours = schema::lease_value(announcement);
-    if pair.value() == ours.as_bytes() && pair.lease() == lease {
-        return None;
+    if pair.value() == ours.as_bytes() {
+        return if pair.lease() == lease { Told::Same } else { Told::Lease(pair.lease()) };
     }
-    Some(match schema::owner(pair.value()) {
+    Told::Disturbed(match schema::owner(pair.value()) {
         Some(owner) if !owner.shares(announcement.host) => {
             format!("was taken by {owner}, though this host announces it; leaving it to {owner}")
         }

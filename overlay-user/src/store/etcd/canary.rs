@@ -30,7 +30,8 @@ pub(super) struct Canary {
 #[derive(Debug, Default)]
 struct State {
     lease: Option<i64>,
-    written: Option<Instant>,
+    /// When it was written last, and what.
+    written: Option<(Instant, String)>,
 }
 
 impl Canary {
@@ -41,7 +42,9 @@ impl Canary {
     /// Renews the lease, and writes the key where it is due among so many nodes. The revision at which it was written.
     pub(super) async fn beat(&self, store: &EtcdStore, nodes: usize) -> Result<Option<i64>, StoreError> {
         let mut state = self.state.lock().await;
-        let (known, is_due) = (state.lease, state.is_due(nodes));
+        let value = store.node_value();
+        let (known, is_due) = (state.lease, state.is_due(nodes, &value));
+        let says = value.as_str();
         let what = format!("writing {}", self.key);
         let beaten = store.link.call(&what, |client| async move {
             let lease = match known {
@@ -53,13 +56,13 @@ impl Canary {
             }
             let options = PutOptions::new().with_lease(lease);
             let mut kv = client.kv_client();
-            let written = link::step(kv.put(self.key.as_str(), schema::NODE_VALUE, Some(options))).await?;
+            let written = link::step(kv.put(self.key.as_str(), says, Some(options))).await?;
             Ok((lease, written.header().map(|header| header.revision())))
         });
         let (lease, revision) = beaten.await?;
         state.lease = Some(lease);
         if revision.is_some() {
-            state.written = Some(Instant::now());
+            state.written = Some((Instant::now(), value));
         }
         Ok(revision)
     }
@@ -71,10 +74,11 @@ impl Canary {
 }
 
 impl State {
-    fn is_due(&self, nodes: usize) -> bool {
+    fn is_due(&self, nodes: usize, value: &str) -> bool {
         let every =
             BEAT.max(Duration::from_secs(1) * u32::try_from(nodes).unwrap_or(u32::MAX) / WRITES_PER_SECOND);
         // The beats are that far apart, and not a moment more.
-        self.written.is_none_or(|written| written.elapsed() + BEAT / 2 >= every)
+        let is_fresh = |(when, what): &(Instant, String)| what == value && when.elapsed() + BEAT / 2 < every;
+        !self.written.as_ref().is_some_and(is_fresh)
     }
 }

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use super::{
     EtcdStore,
-    lease::{LEASE_SECONDS, adopt, release},
+    lease::{self, adopt, release},
     list,
+    nodes::{self, Node},
 };
 use crate::store::{Announcement, StoreError, Subnets, schema};
 
@@ -18,13 +19,24 @@ const RACES: usize = 3;
 
 /// A key that is ours as of a revision.
 pub(super) struct Claimed {
+    /// 0 where it is reserved, and hangs on none.
     pub(super) lease: i64,
     pub(super) revision: i64,
 }
 
 enum Outcome {
     Ours(Claimed),
-    Held { subnet: IpNet, by: String, key: String },
+    Held {
+        subnet: IpNet,
+        by: String,
+        key: String,
+    },
+    /// By another node with our address.
+    Rival {
+        subnet: IpNet,
+        rival: Node,
+        key: String,
+    },
 }
 
 /// Takes the key, or finds that it is ours already: then nothing is written, and no peer hears of it.
@@ -50,6 +62,11 @@ pub(super) async fn claim(store: &EtcdStore, announcement: &Announcement) -> Res
         Outcome::Held { subnet, by, key } => Err(StoreError::Conflict(format!(
             "subnet {subnet} is held by {by} (etcd key {key}): give this host's bridge another subnet, or delete the key"
         ))),
+        Outcome::Rival { subnet, rival, key } => Err(StoreError::Conflict(format!(
+            "subnet {subnet} is held by {rival}, which gives itself this host's own address (etcd key {key}): give one of \
+             the two another address with --public-ip, and another subnet; if it was this host under another name, its \
+             key goes within half a minute"
+        ))),
     }
 }
 
@@ -73,10 +90,18 @@ async fn find(
     let of_subnets = |pair| Some((common(&prefix, &pair, announcement.subnets)?, pair));
     let listing = list::pages(list::kv(client), &prefix, &of_subnets).await?;
     let mut found = Found { revision: listing.revision, own: None, replaced: Vec::new() };
+    let mac = announcement.vtep_mac.parse().unwrap_or_default();
     for (subnet, pair) in listing.pairs.into_iter().flatten() {
         if !is_ours(store, announcement, pair.value()) {
             let key = String::from_utf8_lossy(pair.key()).into_owned();
             return Ok(Err(Outcome::Held { subnet, by: holder(&pair), key }));
+        }
+        // With our address and another VTEP it is of a life that we do not remember, or of somebody else.
+        if schema::vtep_mac(pair.value()).is_some_and(|theirs| theirs != mac && !store.has_been(theirs))
+            && let Some(rival) = nodes::rival(client, &store.prefix, announcement.host, mac).await?
+        {
+            let key = String::from_utf8_lossy(pair.key()).into_owned();
+            return Ok(Err(Outcome::Rival { subnet, rival, key }));
         }
         if pair.key() == key.as_bytes() {
             found.own = Some(pair);
@@ -105,14 +130,16 @@ async fn attempt(
         Ok(found) => found,
         Err(held) => return Ok(Some(held)),
     };
+    // What hangs on no lease is reserved for this host, and stays so.
+    let is_reserved = own.iter().chain(&replaced).any(|pair| pair.lease() == 0);
     if let Some(pair) = &own
         && replaced.is_empty()
         && pair.value() == value.as_bytes()
-        && adopt(client, pair.lease()).await?
+        && (is_reserved || adopt(client, pair.lease()).await?)
     {
         return Ok(Some(Outcome::Ours(Claimed { lease: pair.lease(), revision })));
     }
-    let lease = client.lease_client().grant(LEASE_SECONDS, None).await?.id();
+    let lease = if is_reserved { 0 } else { lease::grant(client).await? };
     let transaction = transaction(
         store,
         announcement,
@@ -143,15 +170,20 @@ fn transaction(
     replaced: &[KeyValue],
     put: TxnOp,
 ) -> Txn {
-    let base = store.subnet_key(announcement.subnets.v4.into());
-    // Behind the key itself and all that have an IPv6 part, which begins with '&'.
-    let end = format!("{base}'");
-    let mut conditions = vec![Compare::mod_revision(base, CompareOp::Less, revision + 1).with_range(end)];
+    let mut conditions = vec![unwritten_since(store, announcement.subnets, revision)];
     conditions.extend(
         replaced.iter().map(|pair| Compare::mod_revision(pair.key(), CompareOp::Equal, pair.mod_revision())),
     );
     let deletions = replaced.iter().map(|pair| TxnOp::delete(pair.key(), None));
     Txn::new().when(conditions).and_then(deletions.chain([put]).collect::<Vec<_>>())
+}
+
+/// Holds where nobody has written a key of an IPv4 subnet since `revision`.
+pub(super) fn unwritten_since(store: &EtcdStore, subnets: Subnets, revision: i64) -> Compare {
+    let base = store.subnet_key(subnets.v4.into());
+    // Behind the key itself and all that have an IPv6 part, which begins with '&'.
+    let end = format!("{base}'");
+    Compare::mod_revision(base, CompareOp::Less, revision + 1).with_range(end)
 }
 
 /// True where the value carries an address of ours, or one under which this node announced the subnets earlier.
@@ -160,7 +192,7 @@ fn is_ours(store: &EtcdStore, announcement: &Announcement, value: &[u8]) -> bool
     owner.shares(announcement.host) || store.has_announced(announcement.subnets, owner)
 }
 
-fn holder(pair: &KeyValue) -> String {
+pub(super) fn holder(pair: &KeyValue) -> String {
     match schema::owner(pair.value()) {
         Some(owner) => owner.to_string(),
         None => "a value that names no host".into(),

@@ -137,6 +137,10 @@ impl<'a> Fold<'a> {
                 }
                 self.good.insert(key, Claim { created, peers: peers.into() });
             }
+            Ok(schema::Lease::Reserved) => {
+                self.warnings.settle(&key);
+                self.remove(&key, before);
+            }
             Ok(schema::Lease::Ignored(why)) => {
                 self.remove(&key, before);
                 self.warnings.say(&key, why, "the peer is ignored");

@@ -87,7 +87,7 @@ impl Guard {
                 match update {
                     Update::Put(peer) => drop(self.known.insert(peer.subnet, peer)),
                     Update::Delete(subnet) => drop(self.known.remove(&subnet)),
-                    Update::Snapshot(_) | Update::Health(_) => {}
+                    Update::Snapshot(_) | Update::Contested(_) | Update::Health(_) => {}
                 }
             }
             return self.awaited(at).into_iter().collect();
@@ -117,7 +117,7 @@ impl Guard {
                 self.known.remove(subnet);
                 self.gone.push_back(at);
             }
-            Update::Snapshot(_) | Update::Health(_) => {}
+            Update::Snapshot(_) | Update::Contested(_) | Update::Health(_) => {}
         }
         Some(update)
     }
@@ -316,7 +316,7 @@ mod tests {
                             Update::Snapshot(all) => *told = all,
                             Update::Put(peer) => drop(told.insert(peer.subnet, peer)),
                             Update::Delete(subnet) => drop(told.remove(&subnet)),
-                            Update::Health(_) => {}
+                            Update::Contested(_) | Update::Health(_) => {}
                         }
                     }
                 };

@@ -7,6 +7,11 @@ use super::link;
 /// Seconds that a subnet stays its host's when the host is silent; as for flannel.
 pub(super) const LEASE_SECONDS: i64 = 86_400;
 
+/// A new lease.
+pub(super) async fn grant(client: &Client) -> Result<i64, Error> {
+    Ok(client.lease_client().grant(LEASE_SECONDS, None).await?.id())
+}
+
 /// True where the lease lives, is one of ours by its length, and was renewed.
 pub(super) async fn adopt(client: &Client, lease: i64) -> Result<bool, Error> {
     if lease == 0 {

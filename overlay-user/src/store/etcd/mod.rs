@@ -1,7 +1,7 @@
 //! The etcd store. `access` says how to be let in, `link` holds the connection, `list`, `stream` and `watch` read, `canary`
 //! proves that the watch is alive, `fold` turns keys into peers, `guard` doubts that most of them are gone, `warnings`
-//! remembers what was said of them, `claim`, `announce` and `withdraw` write our own keys under a `lease`, `health` joins
-//! what they all say of themselves.
+//! remembers what was said of them, `claim`, `announce` and `withdraw` write our own keys under a `lease`, `nodes` tells who
+//! lives, `pool` finds a subnet that is free, `leases` is for operators, `health` joins what they all say of themselves.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use overlay_common::map::StoreKind;
+use overlay_common::{Mac, map::StoreKind};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{Announcement, NetworkConfig, PeerSubnet, Store, StoreError, Subnets, Update, schema};
@@ -25,8 +25,10 @@ mod fold;
 mod guard;
 mod health;
 mod lease;
+mod leases;
 mod link;
 mod list;
+mod nodes;
 mod pool;
 mod stream;
 mod warnings;
@@ -38,8 +40,9 @@ use canary::Canary;
 use fold::{Entry, Fold};
 use guard::Guard;
 use health::Board;
+pub use leases::{Held, Overview, Release};
 use link::Link;
-pub use pool::Wish;
+pub use pool::{Leased, Wish};
 use warnings::Warnings;
 
 /// Where etcd is, and what in it is ours.
@@ -66,6 +69,8 @@ pub struct EtcdStore {
     prefix: String,
     /// What this node announced, in earlier lives and in this one.
     announced: Mutex<Vec<Announcement>>,
+    /// Who this node is, once it announces something: the first of what it announces now.
+    present: Mutex<Option<Announcement>>,
     warnings: Warnings,
     health: Board,
     canary: Canary,
@@ -96,6 +101,7 @@ impl EtcdStore {
             in_force,
             told: Mutex::default(),
             announced: Mutex::new(previous),
+            present: Mutex::default(),
             warnings: Warnings::default(),
             health: Board::default(),
         })
@@ -143,6 +149,21 @@ impl EtcdStore {
         announced.iter().any(|earlier| earlier.subnets.common(subnets).is_some() && earlier.host.shares(host))
     }
 
+    /// Whether this node once had a VTEP with this MAC address.
+    fn has_been(&self, vtep_mac: Mac) -> bool {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.iter().any(|earlier| earlier.vtep_mac.parse::<Mac>().is_ok_and(|mac| mac == vtep_mac))
+    }
+
+    fn note_present(&self, announcements: &[Announcement]) {
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = announcements.first().cloned();
+    }
+
+    /// What this node's key says.
+    fn node_value(&self) -> String {
+        schema::node_value(self.present.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+
     fn note_announced(&self, announcement: &Announcement) {
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         if !announced.contains(announcement) {
@@ -182,7 +203,17 @@ impl Store for EtcdStore {
         }
     }
 
+    async fn rival(&self, host: Underlay, vtep_mac: Mac) -> Result<Option<String>, StoreError> {
+        let what = format!("listing {}", schema::nodes_prefix(&self.prefix));
+        let prefix = &self.prefix;
+        let found = self
+            .link
+            .call(&what, |client| async move { nodes::rival(&client, prefix, host, vtep_mac).await });
+        Ok(found.await?.map(|node| node.to_string()))
+    }
+
     async fn claim(&self, announcements: &[Announcement]) -> Result<(), StoreError> {
+        self.note_present(announcements);
         for announcement in announcements {
             claim::claim(self, announcement).await?;
         }
@@ -190,6 +221,7 @@ impl Store for EtcdStore {
     }
 
     async fn announce(&self, announcements: Vec<Announcement>, updates: mpsc::Sender<Update>) {
+        self.note_present(&announcements);
         let keepers = announcements.iter().map(|announcement| announce::keep(self, announcement, &updates));
         futures::future::join_all(keepers).await;
         // Nothing to announce is announced for ever, too.

@@ -1,7 +1,7 @@
 //! What was said about etcd's keys, so that each trouble is said once, however often the keys are listed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -61,6 +61,11 @@ impl Warnings {
                 }
             }
         }
+    }
+
+    /// What was said of them.
+    pub(super) fn contests(&self) -> BTreeSet<String> {
+        self.said().contests.values().cloned().collect()
     }
 
     /// The subnets that were said to be contested.

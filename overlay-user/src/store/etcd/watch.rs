@@ -1,7 +1,7 @@
 //! List, then watch from the next revision on; whenever the watch ends, start over. A list each time costs
 //! little and makes every way of missing a change (compaction, a restore, a restart) the same.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use etcd_client::{WatchOptions, WatchResponse};
 use futures::future::{Fuse, FutureExt};
@@ -47,6 +47,8 @@ struct Follower<'a> {
     fold: Fold<'a>,
     guard: Guard,
     updates: &'a mpsc::Sender<Update>,
+    /// The subnets that several keys claim, as they were told.
+    contested: BTreeSet<String>,
     subnets: String,
     /// The key of the network's configuration.
     config: String,
@@ -61,6 +63,7 @@ pub(super) async fn run(store: &EtcdStore, updates: &mpsc::Sender<Update>) {
         fold: Fold::new(&store.warnings),
         guard: Guard::new(store.prune_delay, store.in_force),
         updates,
+        contested: BTreeSet::new(),
         subnets: store.subnets(),
         config: schema::config_key(&store.prefix),
         listed: 0,
@@ -128,6 +131,7 @@ impl Follower<'_> {
         if let Some(update) = self.guard.replace(peers, Instant::now()) {
             let _ = self.updates.send(update).await;
         }
+        self.tell_contests().await;
         self.tell_guard().await;
         Ok(changed)
     }
@@ -204,6 +208,7 @@ impl Follower<'_> {
         let events =
             message.events().iter().filter(is_new).filter_map(|event| Event::of(&self.subnets, event));
         let changes = self.fold.apply(events);
+        self.tell_contests().await;
         if changes.is_empty() {
             return;
         }
@@ -219,6 +224,14 @@ impl Follower<'_> {
             let _ = self.updates.send(update).await;
         }
         self.tell_guard().await;
+    }
+
+    async fn tell_contests(&mut self) {
+        let contested = self.store.warnings.contests();
+        if contested != self.contested {
+            self.contested.clone_from(&contested);
+            let _ = self.updates.send(Update::Contested(contested)).await;
+        }
     }
 
     async fn tell_guard(&self) {

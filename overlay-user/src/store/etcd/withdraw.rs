@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{EtcdStore, lease, link::CALL_LIMIT, list};
 use crate::store::{Announcement, StoreError, schema};
 
-/// Deletes each key that still carries our address, all within one time limit.
+/// Deletes each key that still carries our address, all within one time limit. What is reserved stays so, and nobody sends
+/// there any more.
 pub(super) async fn run(store: &EtcdStore, announcements: &[Announcement]) -> Result<(), StoreError> {
     let deadline = Instant::now() + CALL_LIMIT;
     let canary =
@@ -47,15 +48,18 @@ pub(super) async fn run(store: &EtcdStore, announcements: &[Announcement]) -> Re
 async fn attempt(client: &Client, key: &str, announcement: &Announcement) -> Result<bool, Error> {
     let answer = list::kv(client).get(key, None).await?;
     let Some(pair) = answer.kvs().first() else { return Ok(true) };
-    match schema::owner(pair.value()) {
-        Some(owner) if owner.shares(announcement.host) => {}
-        _ => {
-            tracing::info!("etcd key {key} is not this host's any more: left as it is");
-            return Ok(true);
-        }
-    }
+    let Some(owner) = schema::owner(pair.value()).filter(|owner| owner.shares(announcement.host)) else {
+        tracing::info!("etcd key {key} is not this host's any more: left as it is");
+        return Ok(true);
+    };
     let unchanged = Compare::mod_revision(key, CompareOp::Equal, pair.mod_revision());
-    let transaction = Txn::new().when([unchanged]).and_then([TxnOp::delete(key, None)]);
+    let taken_back = if pair.lease() == 0 {
+        tracing::info!("etcd key {key} is a reservation: it stays, and nobody sends there any more");
+        TxnOp::put(key, schema::reservation_value(announcement.subnets, owner), None)
+    } else {
+        TxnOp::delete(key, None)
+    };
+    let transaction = Txn::new().when([unchanged]).and_then([taken_back]);
     if !client.kv_client().txn(transaction).await?.succeeded() {
         return Ok(false);
     }

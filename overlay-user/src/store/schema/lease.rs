@@ -22,6 +22,8 @@ pub enum Lease {
     Peer(Vec<PeerSubnet>),
     /// In order, but nothing that we can send to; the text says why.
     Ignored(String),
+    /// Kept for a host that does not use it yet.
+    Reserved,
 }
 
 /// Reads a subnet's key and value.
@@ -31,7 +33,9 @@ pub enum Lease {
 pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
     let subnets = parse_subnet_name(name)?;
     let lease = object(value)?;
+    let extras = child(&lease, "Overlayd")?;
     let encap = match text(&lease, "BackendType")? {
+        None | Some("") if is_reservation(extras)? => return host(&lease, subnets).map(|_| Lease::Reserved),
         None | Some("") => {
             return Ok(Lease::Ignored(format!(
                 "it has no BackendType; peers of type {} are served",
@@ -49,7 +53,7 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
         },
     };
     let host = host(&lease, subnets)?;
-    let zero_checksum = match child(&lease, "Overlayd")? {
+    let zero_checksum = match extras {
         Some(extras) => flag(extras, "Overlayd.UDP6ZeroChecksum")?.unwrap_or(false),
         None => false,
     };
@@ -61,6 +65,10 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
         PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
     };
     Ok(Lease::Peer(subnets.each().map(peer).collect()))
+}
+
+fn is_reservation(extras: Option<&Map<String, Value>>) -> Result<bool, String> {
+    extras.map_or(Ok(false), |extras| Ok(flag(extras, "Overlayd.Reserved")?.unwrap_or(false)))
 }
 
 /// The types of peers that are served, for messages.
@@ -116,23 +124,74 @@ pub fn owner(value: &[u8]) -> Option<Underlay> {
     Underlay::new(v4.filter(|v4| !v4.is_unspecified()), v6.filter(|v6| !v6.is_unspecified()))
 }
 
+/// The MAC address of its VTEP, where it can be read at all.
+pub fn vtep_mac(value: &[u8]) -> Option<Mac> {
+    let lease = object(value).ok()?;
+    let mac = text(child(&lease, "BackendData").ok()??, "BackendData.VtepMAC").ok()??;
+    address::vtep_mac(mac).ok()?
+}
+
+/// How it is sent to, where it can be read at all.
+pub fn backend_type(value: &[u8]) -> Option<String> {
+    let lease = object(value).ok()?;
+    text(&lease, "BackendType").ok()?.filter(|kind| !kind.is_empty()).map(str::to_owned)
+}
+
+/// Writes the value of a key that keeps subnets for a host: nobody sends there, and the host finds it by its address.
+pub fn reservation_value(subnets: Subnets, host: Underlay) -> String {
+    let (v4, v6) = public_ips(subnets, host);
+    format!(r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"Overlayd":{{"Reserved":true}}}}"#)
+}
+
 /// Writes the value of our own subnets' key: of a node that knows IPv4 only, byte for byte as flannel does.
 pub fn lease_value(announcement: &Announcement) -> String {
     let Announcement { subnets, host, vni, vtep_mac, encap } = announcement;
     let kind = encap.backend_type();
     let mac = Value::from(vtep_mac.as_str());
     let data = format!(r#"{{"VNI":{vni},"VtepMAC":{mac}}}"#);
-    let v4 = host.v4().unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let v6 = match (host.v6(), subnets.v6) {
-        (Some(v6), _) => format!(r#""{v6}""#),
-        // A dual-stack flanneld takes the address of an IPv6 subnet's host for granted: null would end it.
-        (None, Some(_)) => format!(r#""{}""#, Ipv6Addr::UNSPECIFIED),
-        (None, None) => "null".into(),
-    };
+    let (v4, v6) = public_ips(*subnets, *host);
     let data_v6 = if subnets.v6.is_some() { format!(r#","BackendV6Data":{data}"#) } else { String::new() };
     // Go ignores fields it does not know.
     let extras = if host.v6().is_some() { r#","Overlayd":{"UDP6ZeroChecksum":true}"# } else { "" };
     format!(
         r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"BackendType":"{kind}","BackendData":{data}{data_v6}{extras}}}"#
     )
+}
+
+/// `PublicIP` and `PublicIPv6` of a host with these subnets.
+fn public_ips(subnets: Subnets, host: Underlay) -> (Ipv4Addr, String) {
+    let v6 = match (host.v6(), subnets.v6) {
+        (Some(v6), _) => format!(r#""{v6}""#),
+        // A dual-stack flanneld takes the address of an IPv6 subnet's host for granted: null would end it.
+        (None, Some(_)) => format!(r#""{}""#, Ipv6Addr::UNSPECIFIED),
+        (None, None) => "null".into(),
+    };
+    (host.v4().unwrap_or(Ipv4Addr::UNSPECIFIED), v6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_nobodys_peer() {
+        let (v4, v6) = ("192.0.2.7".parse().ok(), "2001:db8::7".parse().ok());
+        let alone = Subnets { v4: "10.9.0.0/24".parse().unwrap(), v6: None };
+        let dual = Subnets { v6: "fd00:9::/64".parse().ok(), ..alone };
+        for (v4, v6) in [(v4, None), (None, v6), (v4, v6)] {
+            let host = Underlay::new(v4, v6).unwrap();
+            for (subnets, name) in [(alone, "10.9.0.0-24"), (dual, "10.9.0.0-24&fd00:9::-64")] {
+                let value = reservation_value(subnets, host);
+                assert_eq!(parse_lease(name, value.as_bytes()), Ok(Lease::Reserved), "{value}");
+                assert_eq!((owner(value.as_bytes()), vtep_mac(value.as_bytes())), (Some(host), None));
+                assert_eq!(backend_type(value.as_bytes()), None);
+                assert!(subnets.v6.is_none() || !value.contains("null"), "{value}");
+            }
+        }
+        let in_use = r#"{"PublicIP":"192.0.2.7","BackendType":"vxlan","Overlayd":{"Reserved":true}}"#;
+        assert!(matches!(parse_lease("10.9.0.0-24", in_use.as_bytes()), Ok(Lease::Peer(_))));
+        assert_eq!(backend_type(in_use.as_bytes()).as_deref(), Some("vxlan"));
+        let nobodys = r#"{"Overlayd":{"Reserved":true}}"#;
+        assert!(parse_lease("10.9.0.0-24", nobodys.as_bytes()).unwrap_err().contains("PublicIP is missing"));
+    }
 }

@@ -226,7 +226,7 @@ proptest! {
                     Update::Put(peer) => drop(receiver.insert(peer.subnet, peer)),
                     Update::Delete(subnet) => prop_assert!(receiver.remove(&subnet).is_some()),
                     Update::Snapshot(all) => receiver = all,
-                    Update::Health(_) => {}
+                    Update::Contested(_) | Update::Health(_) => {}
                 }
             }
         }

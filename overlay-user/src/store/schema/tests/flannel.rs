@@ -59,7 +59,7 @@ proptest! {
         let read = parse_config(config.as_bytes()).unwrap();
         prop_assert!(read.network.is_some() && read.network_v6.is_some() && read.port == Some(4789), "{:?}", read);
         prop_assert_eq!(parse_config(other.as_bytes()), Ok(read), "{}", &other);
-        prop_assert_eq!(parse_pool(other.as_bytes()), parse_pool(config.as_bytes()), "{}", other);
+        prop_assert_eq!(parse_pools(other.as_bytes()), parse_pools(config.as_bytes()), "{}", other);
 
         let lease = r#"{"PublicIP":"192.168.64.3","PublicIPv6":"2001:db8::3","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44","Port":4789},"BackendV6Data":{"VNI":2,"VtepMAC":"c6:d2:32:6f:8f:45"},"Overlayd":{"UDP6ZeroChecksum":true}}"#;
         let (name, other) = ("10.5.52.0-24&fc00:1::-64", in_case(lease, &turned));
