@@ -26,7 +26,7 @@ use overlay_user::datapath::{map::Maps, pin::Pins};
 use crate::{
     drift,
     expected::{Model, Row},
-    step::{NAMES, ODD, Step},
+    step::{NAMES, Step},
 };
 
 /// What the keys say is in force within this time, once etcd and the daemon are there.
@@ -89,9 +89,8 @@ impl Bed {
         for step in steps {
             self.take(*step);
         }
-        self.serve();
-        self.start_daemon();
-        self.becomes_right();
+        self.settle();
+        self.leaves_nothing();
         let report = probe.finish().unwrap();
         assert!(report.clean(), "the peer that did not change: {report}");
         self.clear();
@@ -129,6 +128,7 @@ impl Bed {
                 self.drifted = true;
             }
             Step::Wait(time) => sleep(time),
+            Step::Settle => self.settle(),
         }
     }
 
@@ -212,18 +212,24 @@ impl Bed {
         self.model.begin();
     }
 
-    fn becomes_right(&mut self) {
+    /// What is away comes back, and what the keys say comes to be in force.
+    fn settle(&mut self) {
+        self.serve();
+        self.start_daemon();
         let within = if self.drifted { MENDED } else { RIGHT };
         if let Err(error) = eventually("it is as the keys say", within, || self.trouble().is_none()) {
             let log = self.topology.h(1).overlayd().log_tail(40);
             panic!("{error}: {}\n{log}", self.trouble().unwrap_or_default());
         }
+        assert!(self.topology.h_mut(1).overlayd_mut().running(), "the daemon has ended");
+        self.drifted = false;
+    }
+
+    fn leaves_nothing(&self) {
         let leftover = || leftover(self.topology.h(1)).is_none();
         if let Err(error) = eventually("nothing is left over", SOON, leftover) {
             panic!("{error}: {}", self::leftover(self.topology.h(1)).unwrap_or_default());
         }
-        assert!(self.topology.h_mut(1).overlayd_mut().running(), "the daemon has ended");
-        self.drifted = false;
     }
 
     /// What is not as it should be.
@@ -260,11 +266,13 @@ impl Bed {
 
     /// Every key goes, and the daemon follows: it is as it was at first.
     fn clear(&mut self) {
-        (0..NAMES.len()).for_each(|name| self.take(Step::Delete(name)));
-        for name in ODD {
-            self.delete(name);
+        self.serve();
+        // All but the hosts' own, which are between.
+        for (first, end) in [("", "172."), ("173.", "~")] {
+            self.topology.etcd().etcdctl(&["del", "--", &key(first), &key(end)]).unwrap();
         }
-        self.becomes_right();
+        (0..NAMES.len()).for_each(|name| self.model.delete(name));
+        self.settle();
         self.model = Model::default();
     }
 }

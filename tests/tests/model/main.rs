@@ -29,15 +29,16 @@ const SEED: u64 = 20;
 /// Sequences that `.ci/run` has time for, and those of a long run.
 const SEQUENCES: [u64; 2] = [3, 60];
 
-/// Steps of a sequence, at most.
-const STEPS: [usize; 2] = [12, 40];
+/// What happens in a sequence, at most.
+const STEPS: [usize; 2] = [9, 28];
 
 fn draw(seed: u64, most: usize) -> Vec<Step> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    proptest::collection::vec(step::step(), most / 3..=most).new_tree(&mut runner).unwrap().current()
+    let steps = proptest::collection::vec(step::steps(), most / 3..=most);
+    steps.new_tree(&mut runner).unwrap().current().concat()
 }
 
 #[test]

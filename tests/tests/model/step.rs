@@ -89,7 +89,7 @@ pub(crate) enum Drift {
     StrayKernelRoute,
 }
 
-/// One thing that happens. None waits for what comes of it.
+/// One thing that happens. None but the last waits for what comes of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Put(usize, Value),
@@ -108,6 +108,8 @@ pub(crate) enum Step {
     HangUp,
     Drift(Drift),
     Wait(Duration),
+    /// Everything is there, and comes to what the keys say.
+    Settle,
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -138,7 +140,26 @@ fn drift() -> impl Strategy<Value = Drift> {
     ]
 }
 
-pub(crate) fn step() -> impl Strategy<Value = Step> {
+/// One thing, or something that befalls etcd or the daemon, and a key that changes before anybody can have noticed.
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop_oneof![4 => step().prop_map(|step| vec![step]), 1 => gap()]
+}
+
+fn gap() -> impl Strategy<Value = Vec<Step>> {
+    let fault = select(vec![Step::KillEtcd, Step::KillEtcd, Step::KillDaemon, Step::HangUp, Step::Compact]);
+    let change = select(vec![true, true, false]);
+    let drawn = (0..NAMES.len(), value(), 100u64..400, fault, change, value(), any::<[bool; 2]>());
+    drawn.prop_map(|(name, before, known, fault, goes, after, [comes, settles])| {
+        let known = Step::Wait(Duration::from_millis(known));
+        let mut steps = vec![Step::Put(name, before), known, fault];
+        steps.extend(goes.then_some(Step::Delete(name)));
+        steps.extend((comes || !goes).then_some(Step::Put(name, after)));
+        steps.extend(settles.then_some(Step::Settle));
+        steps
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
     let name = 0..NAMES.len();
     prop_oneof![
         14 => (name.clone(), value()).prop_map(|(name, value)| Step::Put(name, value)),
