@@ -93,6 +93,10 @@ pub struct Flags {
     #[arg(long = "public-ip", env = "OVERLAYD_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
     #[serde(default, rename = "public_ip", deserialize_with = "list::one_or_more")]
     pub public_ips: Vec<IpAddr>,
+    /// An address that this host's packets come from at the others, where NAT makes it another than they send to; may be repeated
+    #[arg(long = "src-ip", env = "OVERLAYD_SRC_IP", value_name = "IP", value_delimiter = ',')]
+    #[serde(default, rename = "src_ip", deserialize_with = "list::one_or_more")]
+    pub src_ips: Vec<IpAddr>,
     /// The network's VNI, 1 to 16777215, unless the store's configuration has one [default: 1]
     #[arg(long, env = "OVERLAYD_VNI", value_name = "N")]
     pub vni: Option<u32>,
@@ -191,6 +195,8 @@ pub struct Config {
     pub public_v4: Option<Ipv4Addr>,
     /// The IPv6 address that peers send to, where it was given.
     pub public_v6: Option<Ipv6Addr>,
+    /// Other addresses that our packets come from.
+    pub src_ips: Vec<IpAddr>,
     /// The VNI where the store has none.
     pub vni: Vni,
     /// The UDP port where the store has none.
@@ -250,6 +256,7 @@ impl Flags {
             bridges: list(self.bridges, file.bridges),
             node_name: self.node_name.or(file.node_name),
             public_ips: list(self.public_ips, file.public_ips),
+            src_ips: list(self.src_ips, file.src_ips),
             vni: self.vni.or(file.vni),
             port: self.port.or(file.port),
             mtu: self.mtu.or(file.mtu),
@@ -336,12 +343,16 @@ impl Flags {
             overlay_common::map::NAME_BYTES - 1
         );
         let (public_v4, public_v6) = public_ips(&self.public_ips)?;
+        for ip in &self.src_ips {
+            ensure!(is_a_hosts(*ip), "--src-ip {ip} is not an address that packets could come from");
+        }
         Ok(Config {
             ifaces,
             bridges,
             node_name,
             public_v4,
             public_v6,
+            src_ips: self.src_ips,
             vni,
             port,
             mtu: self.mtu,
@@ -371,18 +382,20 @@ fn ifaces(ifaces: Vec<String>) -> anyhow::Result<Vec<String>> {
     Ok(ifaces)
 }
 
+/// Whether a host may have an address that others know.
+fn is_a_hosts(ip: IpAddr) -> bool {
+    let usable = match ip {
+        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
+    };
+    usable && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
+}
+
 /// One address of each version at most.
 fn public_ips(ips: &[IpAddr]) -> anyhow::Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
     let (mut v4, mut v6) = (None, None);
     for ip in ips {
-        let usable = match ip {
-            IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast(),
-            IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
-        };
-        ensure!(
-            usable && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast(),
-            "--public-ip {ip} is not an address that peers could send to"
-        );
+        ensure!(is_a_hosts(*ip), "--public-ip {ip} is not an address that peers could send to");
         let before = match ip {
             IpAddr::V4(ip) => v4.replace(*ip).map(IpAddr::V4),
             IpAddr::V6(ip) => v6.replace(*ip).map(IpAddr::V6),

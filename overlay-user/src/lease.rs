@@ -61,6 +61,7 @@ pub async fn run(config: Config, file: &Path) -> anyhow::Result<u8> {
     let announcement = |subnets: Subnets| Announcement {
         subnets,
         host: local.public,
+        src_ips: local.src_ips.clone(),
         vni: local.vni.get(),
         vtep_mac: vtep_mac.to_string(),
         encap: local.encap,
@@ -124,6 +125,7 @@ mod tests {
             announcement: Announcement {
                 subnets: Subnets { v4: "10.5.52.0/24".parse().unwrap(), v6: None },
                 host: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+                src_ips: Vec::new(),
                 vni: 1,
                 vtep_mac: "02:00:00:00:00:01".into(),
                 encap: overlay_common::Encap::Vxlan,

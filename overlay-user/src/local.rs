@@ -85,6 +85,8 @@ pub struct Local {
     pub geneve_port: u16,
     /// The addresses that peers send to: announced.
     pub public: Underlay,
+    /// Other addresses that our packets come from at our peers: announced.
+    pub src_ips: Vec<IpAddr>,
     /// Our own addresses in the underlay: the outer sources. They differ from `public` behind NAT.
     pub underlay: Underlay,
     /// The uplinks that there are, in the order of `--iface`; one at least.
@@ -141,6 +143,7 @@ impl Local {
             takes: Kinds::default().with(config.encap).or(config.accept),
             geneve_port: config.geneve_port,
             public,
+            src_ips: config.src_ips.clone(),
             underlay,
             uplinks,
             missing,
@@ -377,6 +380,7 @@ pub(crate) mod tests {
             takes: Kinds::default().with(Encap::Vxlan),
             geneve_port: 6081,
             public: Ipv4Addr::new(172, 16, 199, 17).into(),
+            src_ips: Vec::new(),
             underlay: Ipv4Addr::new(172, 16, 199, 17).into(),
             uplinks: vec![uplink(2, 0, 1500)],
             missing: Vec::new(),

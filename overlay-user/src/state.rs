@@ -364,6 +364,7 @@ mod tests {
         let announce = |v6: Option<&str>| Announcement {
             subnets: Subnets { v4: "10.1.0.0/24".parse().unwrap(), v6: v6.map(|v6| v6.parse().unwrap()) },
             host: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+            src_ips: Vec::new(),
             vni: 1,
             vtep_mac: state.vtep_mac.clone(),
             encap: overlay_common::Encap::Vxlan,

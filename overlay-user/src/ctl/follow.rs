@@ -5,7 +5,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Write},
     os::fd::AsFd,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result};
@@ -62,19 +62,37 @@ pub fn run(pins: &Pins, maps: Maps, wanted: Wanted) -> Result<u8> {
     })
 }
 
+/// How long another one may go on listening: the daemon does so for a moment now and then.
+const PATIENCE: Duration = Duration::from_secs(6);
+
 /// A ring buffer has one reading position: two readers would each get half.
 fn lock(pins: &Pins) -> Result<File> {
+    let began = Instant::now();
+    loop {
+        if let Some(lock) = try_lock(pins)? {
+            return Ok(lock);
+        }
+        if began.elapsed() >= PATIENCE {
+            let message = format!(
+                "another `overlayctl drops --follow` listens to {}: only one can; end it first",
+                pins.root().display()
+            );
+            return Err(Failure::new(exit::ERROR, message).into());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The right to read samples; `None` where another one has it.
+///
+/// # Errors
+/// The pin directory cannot be opened.
+pub fn try_lock(pins: &Pins) -> Result<Option<File>> {
     let path = pins.root();
     let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     match directory.try_lock() {
-        Ok(()) => Ok(directory),
-        Err(TryLockError::WouldBlock) => {
-            let message = format!(
-                "another `overlayctl drops --follow` listens to {}: only one can; end it first",
-                path.display()
-            );
-            Err(Failure::new(exit::ERROR, message).into())
-        }
+        Ok(()) => Ok(Some(directory)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }

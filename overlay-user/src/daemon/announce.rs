@@ -92,6 +92,7 @@ pub(super) fn announcements(local: &Local) -> Vec<Announcement> {
     let announce = |bridge: &crate::local::Bridge| Announcement {
         subnets: bridge.announced(),
         host: local.public,
+        src_ips: local.src_ips.clone(),
         vni: local.vni.get(),
         vtep_mac: local.vtep_mac.to_string(),
         encap: local.encap,

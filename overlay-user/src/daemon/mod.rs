@@ -18,6 +18,7 @@ mod pinned;
 mod repairs;
 mod signals;
 mod start;
+mod strangers;
 mod supervisor;
 mod tunnels;
 mod ways;
@@ -233,6 +234,7 @@ struct Daemon {
     supervisor: Supervisor,
     api: Api,
     repairs: repairs::Repairs,
+    strangers: strangers::Watch,
     /// The gateways of bridges that are asked for.
     asked: BTreeMap<NeighbourKey, neighbours::Asked>,
 }
@@ -267,6 +269,7 @@ impl Daemon {
                     self.ask_for_gateways();
                     self.watch_netfilter();
                     self.watch_hooks().await;
+                    self.watch_strangers();
                     dirty.links = self.mend_pins();
                     dirty.touched.all = self.troubles.contains_key(&Aspect::Routes) && self.whole.is_due();
                     dirty.idle = self.reconciler.has_leftovers();

@@ -16,6 +16,8 @@ pub(super) enum Source {
     Lease,
     /// Peers' addresses that several hosts give themselves.
     Hosts,
+    /// Who sends and is no peer.
+    Strangers,
     /// Tunnel devices that cannot be had.
     Tunnels,
     /// Other people's programs on our hooks.
@@ -32,7 +34,7 @@ impl Daemon {
         for note in now.iter().filter(|note| !before.contains(note)) {
             match source {
                 // Somebody has to do something about it.
-                Source::Lease | Source::Hosts => warn!("{note}"),
+                Source::Lease | Source::Hosts | Source::Strangers => warn!("{note}"),
                 _ => info!("note: {note}"),
             }
         }

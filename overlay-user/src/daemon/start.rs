@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, claims, hooks, netfilter, notes::Source, pace::Pace,
-    phases::Phases, repairs::Repairs, supervisor::Supervisor, ways::Ways,
+    phases::Phases, repairs::Repairs, strangers, supervisor::Supervisor, ways::Ways,
 };
 use crate::{
     api::{Api, Socket},
@@ -380,6 +380,7 @@ impl Parts {
             supervisor: Supervisor::new(),
             api,
             repairs: Repairs::default(),
+            strangers: strangers::Watch::default(),
             asked: BTreeMap::new(),
         };
         daemon.first_round().await;

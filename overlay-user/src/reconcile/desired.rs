@@ -35,6 +35,8 @@ pub type KernelRouteKey = (u32, IpNet);
 pub struct RemoteSubnet {
     /// The host that owns it.
     pub host: Underlay,
+    /// The addresses that its packets may come from.
+    pub sources: Vec<IpAddr>,
     /// The key of GRE packets from and to it.
     pub gre_key: Option<u32>,
     /// The tunnel to it; the peer's id is filled in by the plan.
@@ -108,7 +110,8 @@ pub fn fold(
             desired.kernel_routes.insert((route.table, route.prefix), route);
         }
         let &PeerSubnet { host, gre_key, .. } = record;
-        desired.subnets.insert(record.subnet, RemoteSubnet { host, gre_key, tunnel, source });
+        let sources = record.sources().collect();
+        desired.subnets.insert(record.subnet, RemoteSubnet { host, sources, gre_key, tunnel, source });
     }
     (desired, troubles)
 }

@@ -17,6 +17,7 @@ use super::{
     plan::further_ports,
     records::{Records, Touched},
 };
+use crate::store::PeerSubnet;
 
 /// Some hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl Part {
             if let Some(subnet) = open.subnets.pop() {
                 if part.subnets.insert(subnet) {
                     let record = records.by_subnet().get(&subnet);
-                    open.addresses.extend(record.into_iter().flat_map(|record| record.host.addresses()));
+                    open.addresses.extend(record.into_iter().flat_map(PeerSubnet::sources));
                     open.ids.extend(held.routes_of(subnet).map(|(_, route)| route.peer));
                 }
             } else if let Some(address) = open.addresses.pop() {

@@ -104,7 +104,7 @@ impl Planner<'_> {
         };
         let mut taken = BTreeSet::new();
         let mut fresh = BTreeSet::new();
-        for host in hosts::together(desired.subnets.values().map(|remote| remote.host)) {
+        for host in hosts::together(desired.subnets.values().map(|remote| &remote.sources[..])) {
             // Two hosts that turn out to be one have two ids, and one that turns out to be two has one.
             let before = host.iter().find_map(held).filter(|id| !taken.contains(id));
             let Some(id) = before.or_else(|| ids.take()) else {
@@ -123,7 +123,7 @@ impl Planner<'_> {
         }
         for remote in desired.subnets.values() {
             let Some(id) = found.get(remote.host) else { continue };
-            for ip in remote.host.addresses() {
+            for ip in remote.sources.iter().copied() {
                 self.believe(ip, id, remote, desired, &mut fresh, &mut found.keys);
             }
         }

@@ -57,7 +57,7 @@ impl Touched {
 
     fn record(&mut self, record: &PeerSubnet) {
         self.subnets.insert(record.subnet);
-        self.addresses.extend(record.host.addresses());
+        self.addresses.extend(record.sources());
     }
 }
 
@@ -84,7 +84,7 @@ impl Records {
     pub fn put(&mut self, record: PeerSubnet, touched: &mut Touched) {
         self.delete(record.subnet, touched);
         touched.record(&record);
-        self.by_address.extend(record.host.addresses().map(|address| (address, record.subnet)));
+        self.by_address.extend(record.sources().map(|address| (address, record.subnet)));
         let host = record.host;
         self.by_subnet.insert(record.subnet, record);
         host.addresses().for_each(|address| self.judge(address));
@@ -94,7 +94,7 @@ impl Records {
     pub fn delete(&mut self, subnet: IpNet, touched: &mut Touched) {
         let Some(record) = self.by_subnet.remove(&subnet) else { return };
         touched.record(&record);
-        for address in record.host.addresses() {
+        for address in record.sources() {
             self.by_address.remove(&(address, subnet));
             self.judge(address);
         }
@@ -116,7 +116,9 @@ impl Records {
     /// A host has one VTEP for each network, port and version of IP: of two one is another host's, or of an earlier life.
     fn rivals_at(&self, address: IpAddr) -> Option<String> {
         let mut known: Vec<&PeerSubnet> = Vec::new();
-        for record in self.at(address).filter_map(|subnet| self.by_subnet.get(&subnet)) {
+        // Behind one NAT there may be several.
+        let here = self.at(address).filter_map(|subnet| self.by_subnet.get(&subnet));
+        for record in here.filter(|record| record.host.addresses().any(|own| own == address)) {
             let rival = known.iter().find(|known| are_rivals(known, record));
             if let (Some(rival), Some(first), Some(second)) =
                 (rival, rival.and_then(|rival| rival.vtep_mac), record.vtep_mac)
@@ -203,6 +205,7 @@ mod tests {
             gre_key: None,
             vtep_mac: mac.map(|mac| Mac([2, 0, 0, 0, 0, mac])),
             bridge: None,
+            src_ips: Vec::new(),
             zero_checksum: false,
         }
     }

@@ -79,6 +79,7 @@ fn record() -> impl Strategy<Value = PeerSubnet> {
             gre_key: None,
             bridge: None,
             vtep_mac: mac.map(|mac| Mac([2, 0, 0, 0, 0, mac])),
+            src_ips: Vec::new(),
             zero_checksum: true,
         }
     })

@@ -1,6 +1,9 @@
 //! What a host announces, as it is written to the store and noted in the state file.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::Encap;
@@ -52,6 +55,8 @@ pub struct Announcement {
     pub subnets: Subnets,
     /// Our underlay addresses.
     pub host: Underlay,
+    /// Other addresses that our packets come from at our peers.
+    pub src_ips: Vec<IpAddr>,
     /// The VNI we expect on the wire.
     pub vni: u32,
     /// Our VTEP's MAC address, as text.
@@ -83,6 +88,8 @@ enum Noted {
     Now {
         subnets: Subnets,
         host: Underlay,
+        #[serde(default)]
+        src_ips: Vec<IpAddr>,
         vni: u32,
         vtep_mac: String,
         #[serde(default, with = "encap")]
@@ -99,12 +106,12 @@ enum Noted {
 impl From<Noted> for Announcement {
     fn from(noted: Noted) -> Self {
         match noted {
-            Noted::Now { subnets, host, vni, vtep_mac, encap } => {
-                Self { subnets, host, vni, vtep_mac, encap }
+            Noted::Now { subnets, host, src_ips, vni, vtep_mac, encap } => {
+                Self { subnets, host, src_ips, vni, vtep_mac, encap }
             }
             Noted::OnlyV4 { subnet, public_ip, vni, vtep_mac } => {
                 let encap = Encap::Vxlan;
-                Self { subnets: subnet.into(), host: public_ip.into(), vni, vtep_mac, encap }
+                Self { subnets: subnet.into(), host: public_ip.into(), src_ips: Vec::new(), vni, vtep_mac, encap }
             }
         }
     }
@@ -124,6 +131,7 @@ mod tests {
         let expected = Announcement {
             subnets: subnets("172.17.0.0/16", None),
             host: Ipv4Addr::new(172, 16, 199, 17).into(),
+            src_ips: Vec::new(),
             vni: 1,
             vtep_mac: "02:00:00:00:00:01".into(),
             encap: Encap::Vxlan,
@@ -138,6 +146,7 @@ mod tests {
             let new = Announcement {
                 subnets: subnets("172.17.0.0/16", v6),
                 host: Underlay::new(Some([172, 16, 199, 17].into()), "2001:db8::17".parse().ok()).unwrap(),
+                src_ips: vec![[203, 0, 113, 9].into()],
                 vni: 7,
                 vtep_mac: "02:00:00:00:00:01".into(),
                 encap: Encap::Direct,

@@ -3,7 +3,10 @@
 //! A store only reports and announces. What its reports mean for this host is decided in
 //! [`crate::reconcile`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use async_trait::async_trait;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -29,6 +32,8 @@ pub struct PeerSubnet {
     pub subnet: IpNet,
     /// The host's underlay addresses.
     pub host: Underlay,
+    /// Other addresses that its packets come from: behind NAT they do not come from where packets to it go.
+    pub src_ips: Vec<IpAddr>,
     /// The tunnel kind that reaches it.
     pub encap: Encap,
     /// The VNI on the wire.
@@ -45,6 +50,13 @@ pub struct PeerSubnet {
     /// Whether the host takes tunnel packets over IPv6 whose UDP checksum is zero (RFC 6935). Linux's vxlan
     /// device does not, unless it was told to.
     pub zero_checksum: bool,
+}
+
+impl PeerSubnet {
+    /// The addresses that its packets may come from.
+    pub fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        self.host.addresses().chain(self.src_ips.iter().copied())
+    }
 }
 
 /// What the store says about the network as a whole.

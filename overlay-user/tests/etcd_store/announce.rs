@@ -15,6 +15,7 @@ pub(crate) fn ours() -> Announcement {
     Announcement {
         subnets: Subnets { v4: "172.27.0.0/16".parse().unwrap(), v6: None },
         host: Ipv4Addr::new(172, 16, 199, 27).into(),
+        src_ips: Vec::new(),
         vni: 1,
         vtep_mac: "02:00:00:00:00:01".into(),
         encap: Encap::Vxlan,

@@ -48,7 +48,7 @@ proptest! {
         let ip_v6 = (over_v6 || ip.is_none()).then_some(Ipv6Addr::from(ip_v6));
         let host = Underlay::new(ip, ip_v6).unwrap();
         let encap = Encap::ALL[kind];
-        let ours = Announcement { subnets, host, vni, vtep_mac: Mac(mac).to_string(), encap };
+        let ours = Announcement { subnets, host, src_ips: Vec::new(), vni, vtep_mac: Mac(mac).to_string(), encap };
         let key = schema::subnet_key("/coreos.com/network", subnets);
         prop_assert!(rules::is_watched("/coreos.com/network", &key));
 

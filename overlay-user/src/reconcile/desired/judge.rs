@@ -1,5 +1,7 @@
 //! Which of the store's records are for us to serve.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::outer::{Outer, outer};
@@ -24,6 +26,12 @@ pub(super) enum Judgement {
 pub(super) fn judge(local: &Local, record: &PeerSubnet) -> Judgement {
     let PeerSubnet { subnet, host, .. } = record;
     let ours = host.shares(local.public);
+    let is_ours = |ip: &IpAddr| local.underlay.addresses().chain(local.public.addresses()).any(|own| own == *ip);
+    if let Some(ip) = record.src_ips.iter().find(|ip| is_ours(ip)).filter(|_| !ours) {
+        return Judgement::Refused(format!(
+            "peer {host} says that its packets come from {ip}, which is this host's own address: ignored; correct its --src-ip"
+        ));
+    }
     let own = local.bridges.iter().find_map(|bridge| {
         let mut subnets = bridge.subnets();
         Some((bridge, subnets.find(|own| overlaps(*subnet, *own))?))

@@ -20,6 +20,7 @@ fn at(subnet: &str, host: Underlay) -> (IpNet, PeerSubnet) {
         gre_key: None,
         bridge: None,
         vtep_mac: None,
+        src_ips: Vec::new(),
         zero_checksum: true,
     };
     (subnet, record)

@@ -5,21 +5,19 @@ use std::{
     net::IpAddr,
 };
 
-use crate::underlay::Underlay;
-
 /// The addresses, together by host: those that some record names together, and those that have one in common with
 /// them. In the order of their first addresses.
-pub(super) fn together(hosts: impl Iterator<Item = Underlay>) -> Vec<BTreeSet<IpAddr>> {
+pub(super) fn together<'a>(hosts: impl Iterator<Item = &'a [IpAddr]>) -> Vec<BTreeSet<IpAddr>> {
     let mut groups: Vec<BTreeSet<IpAddr>> = Vec::new();
     let mut group_of: BTreeMap<IpAddr, usize> = BTreeMap::new();
     for host in hosts {
-        let known: BTreeSet<usize> = host.addresses().filter_map(|ip| group_of.get(&ip).copied()).collect();
+        let known: BTreeSet<usize> = host.iter().filter_map(|ip| group_of.get(ip).copied()).collect();
         let mut known = known.into_iter();
         let group = known.next().unwrap_or_else(|| {
             groups.push(BTreeSet::new());
             groups.len() - 1
         });
-        let mut more: BTreeSet<IpAddr> = host.addresses().collect();
+        let mut more: BTreeSet<IpAddr> = host.iter().copied().collect();
         known.for_each(|other| more.append(&mut groups[other]));
         group_of.extend(more.iter().map(|ip| (*ip, group)));
         groups[group].append(&mut more);
@@ -32,6 +30,7 @@ pub(super) fn together(hosts: impl Iterator<Item = Underlay>) -> Vec<BTreeSet<Ip
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::underlay::Underlay;
 
     fn host(v4: Option<u8>, v6: Option<u16>) -> Underlay {
         let v4 = v4.map(|n| [192, 0, 2, n].into());
@@ -40,7 +39,8 @@ mod tests {
     }
 
     fn sizes(hosts: &[Underlay]) -> Vec<usize> {
-        together(hosts.iter().copied()).iter().map(BTreeSet::len).collect()
+        let hosts: Vec<Vec<IpAddr>> = hosts.iter().map(|host| host.addresses().collect()).collect();
+        together(hosts.iter().map(Vec::as_slice)).iter().map(BTreeSet::len).collect()
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn records() -> impl Strategy<Value = BTreeMap<IpNet, PeerSubnet>> {
                 gre_key: None,
                 bridge: None,
                 vtep_mac: None,
+                src_ips: Vec::new(),
                 zero_checksum: outer_v6,
             };
             (record.subnet, record)
@@ -238,6 +239,7 @@ fn peer(vni: Option<Vni>) -> (IpNet, PeerSubnet) {
             gre_key: None,
             bridge: None,
             vtep_mac: None,
+            src_ips: Vec::new(),
             zero_checksum: false,
         },
     )

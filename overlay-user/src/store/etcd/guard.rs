@@ -186,6 +186,7 @@ mod tests {
             gre_key: None,
             vtep_mac: None,
             bridge: None,
+            src_ips: Vec::new(),
             zero_checksum: false,
         }
     }

@@ -28,6 +28,8 @@ struct Row {
     subnet: Spanned<String>,
     host: Option<Spanned<String>>,
     host_v6: Option<Spanned<String>>,
+    #[serde(default)]
+    src_ips: Vec<Spanned<String>>,
     vni: Option<Spanned<i64>>,
     port: Option<Spanned<i64>>,
     vtep_mac: Option<Spanned<String>>,
@@ -70,6 +72,8 @@ impl Row {
             address::subnet(net).map(|()| net)
         })?;
         let host = self.host(text, subnet)?;
+        let src_ip = |ip: &Spanned<String>| at(text, "src_ips", ip, |value| address::host(value, [subnet]));
+        let src_ips = self.src_ips.iter().map(src_ip).collect::<Result<_, _>>()?;
         let Self { vni, port, vtep_mac, gre_key, bridge, encap, zero_checksum, .. } = self;
         let vni = optional(text, "vni", vni.as_ref(), |value| {
             u32::try_from(*value)
@@ -91,7 +95,7 @@ impl Row {
             value.parse::<Encap>().map_err(|error| format!("{value:?} is {error}"))
         })?;
         let (vtep_mac, encap) = (vtep_mac.flatten(), encap.unwrap_or_default());
-        Ok(PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum })
+        Ok(PeerSubnet { subnet, host, src_ips, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum })
     }
 
     fn host(&self, text: &str, subnet: IpNet) -> Result<Underlay, String> {

@@ -35,6 +35,12 @@ pub(super) fn child<'a>(
         .transpose()
 }
 
+pub(super) fn list<'a>(map: &'a Map<String, Value>, path: &str) -> Result<&'a [Value], String> {
+    let Some(value) = field(map, path) else { return Ok(&[]) };
+    let values = value.as_array().ok_or_else(|| format!("{path} is {value}: a list of addresses is expected"))?;
+    Ok(values)
+}
+
 pub(super) fn vni(map: &Map<String, Value>, path: &str) -> Result<Option<Vni>, String> {
     let Some(value) = field(map, path) else { return Ok(None) };
     value

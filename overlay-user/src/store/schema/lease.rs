@@ -1,13 +1,13 @@
 //! The value of a subnet's key.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use overlay_common::{Encap, Mac, Vni};
 use serde_json::{Map, Value};
 
 use super::{
-    json::{child, flag, number, object, port, text, vni},
+    json::{child, flag, list, number, object, port, text, vni},
     parse_subnet_name,
 };
 use crate::{
@@ -57,12 +57,14 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
         Some(extras) => flag(extras, "Overlayd.UDP6ZeroChecksum")?.unwrap_or(false),
         None => false,
     };
+    let src_ips = src_ips(&lease, subnets)?;
     let v4 = Backend::read(&lease, "BackendData")?.unwrap_or_default();
     let v6 = Backend::read(&lease, "BackendV6Data")?.unwrap_or(v4);
     let peer = |subnet| {
         let Backend { vni, port, gre_key, vtep_mac, bridge } =
             if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
-        PeerSubnet { subnet, host, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
+        let src_ips = src_ips.clone();
+        PeerSubnet { subnet, host, src_ips, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
     };
     Ok(Lease::Peer(subnets.each().map(peer).collect()))
 }
@@ -90,6 +92,16 @@ fn host(lease: &Map<String, Value>, subnets: Subnets) -> Result<Underlay, String
     };
     Underlay::new(v4, v6)
         .ok_or_else(|| "PublicIP is missing, and so is PublicIPv6: the host's address is expected".into())
+}
+
+/// Other addresses that the host's packets come from.
+fn src_ips(lease: &Map<String, Value>, subnets: Subnets) -> Result<Vec<IpAddr>, String> {
+    let Some(extras) = child(lease, "Overlayd")? else { return Ok(Vec::new()) };
+    let ip = |value: &Value| {
+        let text = value.as_str().ok_or_else(|| format!("Overlayd.SrcIPs {value} is no text: an address is expected"))?;
+        address::host(text, subnets.each()).map_err(|error| format!("Overlayd.SrcIPs {error}"))
+    };
+    list(extras, "Overlayd.SrcIPs")?.iter().map(ip).collect()
 }
 
 /// How one of the subnets is reached.
@@ -145,14 +157,18 @@ pub fn reservation_value(subnets: Subnets, host: Underlay) -> String {
 
 /// Writes the value of our own subnets' key: of a node that knows IPv4 only, byte for byte as flannel does.
 pub fn lease_value(announcement: &Announcement) -> String {
-    let Announcement { subnets, host, vni, vtep_mac, encap } = announcement;
+    let Announcement { subnets, host, src_ips, vni, vtep_mac, encap } = announcement;
     let kind = encap.backend_type();
     let mac = Value::from(vtep_mac.as_str());
     let data = format!(r#"{{"VNI":{vni},"VtepMAC":{mac}}}"#);
     let (v4, v6) = public_ips(*subnets, *host);
     let data_v6 = if subnets.v6.is_some() { format!(r#","BackendV6Data":{data}"#) } else { String::new() };
     // Go ignores fields it does not know.
-    let extras = if host.v6().is_some() { r#","Overlayd":{"UDP6ZeroChecksum":true}"# } else { "" };
+    let zero_checksum = host.v6().map(|_| r#""UDP6ZeroChecksum":true"#.to_owned());
+    let src_ips: Vec<String> = src_ips.iter().map(|ip| format!(r#""{ip}""#)).collect();
+    let src_ips = (!src_ips.is_empty()).then(|| format!(r#""SrcIPs":[{}]"#, src_ips.join(",")));
+    let extras: Vec<String> = zero_checksum.into_iter().chain(src_ips).collect();
+    let extras = if extras.is_empty() { String::new() } else { format!(r#","Overlayd":{{{}}}"#, extras.join(",")) };
     format!(
         r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"BackendType":"{kind}","BackendData":{data}{data_v6}{extras}}}"#
     )

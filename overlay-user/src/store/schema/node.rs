@@ -46,6 +46,7 @@ mod tests {
             let announced = Announcement {
                 subnets: Subnets { v4: "10.1.0.0/24".parse().unwrap(), v6: None },
                 host,
+                src_ips: Vec::new(),
                 vni: 1,
                 vtep_mac: "02:00:00:00:00:01".into(),
                 encap: overlay_common::Encap::Vxlan,

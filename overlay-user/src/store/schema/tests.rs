@@ -39,6 +39,7 @@ fn a_value_that_flannel_wrote() {
     let expected = PeerSubnet {
         subnet: "10.5.52.0/24".parse().unwrap(),
         host: host(Some("192.168.64.3"), None),
+        src_ips: Vec::new(),
         encap: Encap::Vxlan,
         vni: Vni::new(7).ok(),
         port: None,
@@ -54,11 +55,22 @@ fn a_value_that_flannel_wrote() {
     let ours = Announcement {
         subnets: subnets("10.5.52.0/24", None),
         host: expected.host,
+        src_ips: Vec::new(),
         vni: 7,
         vtep_mac: MAC.to_string(),
         encap: Encap::Vxlan,
     };
     assert_eq!(lease_value(&ours), value);
+    // Behind NAT packets come from elsewhere.
+    let behind = Announcement { src_ips: vec![[203, 0, 113, 9].into()], ..ours.clone() };
+    let told = lease_value(&behind);
+    assert!(told.ends_with(r#","Overlayd":{"SrcIPs":["203.0.113.9"]}}"#), "{told}");
+    assert_eq!(peer("10.5.52.0-24", &told), PeerSubnet { src_ips: behind.src_ips, ..expected.clone() });
+    for (wrong, named) in [(r#""203.0.113.9""#, "a list of addresses"), (r#"["127.0.0.1"]"#, "loopback"), ("[7]", "Overlayd.SrcIPs 7")] {
+        let value = value.replace("}}", &format!(r#"}},"Overlayd":{{"SrcIPs":{wrong}}}}}"#));
+        let error = parse_lease("10.5.52.0-24", value.as_bytes()).unwrap_err();
+        assert!(error.contains("Overlayd.SrcIPs") && error.contains(named), "{error}");
+    }
     // flannel's name for it. The VTEP stays in there, for hosts on other links.
     let ours = Announcement { encap: Encap::Direct, ..ours };
     let value = value.replace("vxlan", "host-gw");
@@ -101,7 +113,7 @@ fn what_we_write_of_each_kind() {
             r#"{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::3","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"},"Overlayd":{"UDP6ZeroChecksum":true}}"#,
         ),
     ] {
-        let ours = Announcement { subnets, host, vni: 1, vtep_mac: MAC.to_string(), encap: Encap::Vxlan };
+        let ours = Announcement { subnets, host, src_ips: Vec::new(), vni: 1, vtep_mac: MAC.to_string(), encap: Encap::Vxlan };
         assert_eq!(lease_value(&ours), value);
         assert_eq!(owner(value.as_bytes()), Some(host));
         let zero_checksum = host.v6().is_some();
@@ -376,7 +388,7 @@ proptest! {
         let v6 = (v4.is_none() || !only_v4).then_some(Ipv6Addr::from(v6));
         let host = Underlay::new(v4.map(Ipv4Addr::from), v6).unwrap();
         let mac = Mac([mac[0] & 0xfe | 2, mac[1], mac[2], mac[3], mac[4], mac[5]]);
-        let ours = Announcement { subnets, host, vni, vtep_mac: mac.to_string(), encap: Encap::Vxlan };
+        let ours = Announcement { subnets, host, src_ips: Vec::new(), vni, vtep_mac: mac.to_string(), encap: Encap::Vxlan };
         let key = subnet_key("/overlayd/network", subnets);
         let name = key.strip_prefix(&subnets_prefix("/overlayd/network")).unwrap();
         prop_assert_eq!(parse_subnet_name(name), Ok(subnets));
