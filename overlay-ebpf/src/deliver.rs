@@ -3,7 +3,7 @@
 use overlay_common::{
     DropReason, Mac,
     addr::MapIp,
-    map::{EndpointKey, endpoint_flag},
+    map::{EndpointKey, endpoint_flag, subnet_flag},
     mark,
     vni::VniKey,
     wire::EthHeader,
@@ -56,6 +56,11 @@ pub(crate) fn find<H: Carried>(skb: &Skb<'_>, vni: VniKey, addr: H::Addr) -> Res
         return Err(DropReason::InnerMulticast);
     }
     let subnet = H::subnet(vni, addr).ok_or(DropReason::NotLocal)?;
+    if subnet.flags & subnet_flag::ROUTED != 0 {
+        let bridge = subnet.bridge;
+        let mac = maps::port(bridge).ok_or(DropReason::NotLocal)?.gateway_mac;
+        return Ok(Destination::Host { bridge, mac });
+    }
     if ip == subnet.broadcast {
         return Err(DropReason::InnerMulticast);
     }

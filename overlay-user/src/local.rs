@@ -2,7 +2,7 @@
 
 mod uplink;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context, bail, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -93,6 +93,8 @@ pub struct Local {
     pub uplinks: Vec<Uplink>,
     /// Those that `--iface` names and that are not there.
     pub missing: Vec<String>,
+    /// Further subnets that are this host's: its kernel routes for them.
+    pub routed: BTreeSet<IpNet>,
     /// The overlay MTU: the largest inner packet that fits whichever way it goes, bytes.
     pub mtu: u32,
     /// `--mtu`: no tunnel takes more.
@@ -147,6 +149,7 @@ impl Local {
             underlay,
             uplinks,
             missing,
+            routed: BTreeSet::new(),
             mtu: config.mtu.map_or(most, |wanted| wanted.min(most)),
             mtu_limit: config.mtu,
             bridges,
@@ -384,6 +387,7 @@ pub(crate) mod tests {
             underlay: Ipv4Addr::new(172, 16, 199, 17).into(),
             uplinks: vec![uplink(2, 0, 1500)],
             missing: Vec::new(),
+            routed: BTreeSet::new(),
             mtu: 1450,
             mtu_limit: None,
             bridges: vec![Bridge {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use overlay_common::{
     addr::MapIp,
-    map::{Port, Subnet, Uplink, port_flag, program},
+    map::{Port, Subnet, Uplink, port_flag, program, subnet_flag},
 };
 use tracing::{debug, info, warn};
 
@@ -295,12 +295,21 @@ fn subnets(local: &Local) -> BTreeMap<RouteKey, Subnet> {
         let entry = move |(subnet, gateway): (IpNet, IpAddr)| {
             // IPv6 has none.
             let broadcast = if gateway.is_ipv4() { broadcast } else { MapIp::default() };
-            let entry = Subnet { bridge: index, gateway: gateway.into(), broadcast };
+            let entry = Subnet { bridge: index, gateway: gateway.into(), broadcast, flags: 0 };
             (RouteKey::new(local.vni, subnet), entry)
         };
         bridge.subnets().zip(bridge.gateways()).map(entry).collect::<Vec<_>>()
     };
-    local.bridges.iter().flat_map(of_bridge).collect()
+    // Through the first bridge, as what the host sends itself.
+    let routed = |subnet: &IpNet| {
+        let bridge = local.bridges.first()?;
+        let gateway = bridge.gateways().find(|gateway| gateway.is_ipv4() == subnet.addr().is_ipv4())?;
+        let flags = subnet_flag::ROUTED;
+        let entry = Subnet { bridge: bridge.index, gateway: gateway.into(), broadcast: MapIp::default(), flags };
+        Some((RouteKey::new(local.vni, *subnet), entry))
+    };
+    let bridged = local.bridges.iter().flat_map(of_bridge);
+    local.routed.iter().filter_map(routed).chain(bridged).collect()
 }
 
 fn port(local: &Local, bridge: &Bridge, flags: u32) -> Port {

@@ -183,7 +183,7 @@ const _: () = {
     assert!(size_of::<PrefixV4>() == 8);
     assert!(size_of::<PrefixV6>() == 20);
     assert!(size_of::<Route>() == 12);
-    assert!(size_of::<Subnet>() == 36);
+    assert!(size_of::<Subnet>() == 40);
     assert!(size_of::<Hop>() == 20);
     assert!(size_of::<Tunnel>() == 344);
     assert!(size_of::<NeighbourKey>() == 20);

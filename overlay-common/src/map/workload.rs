@@ -119,6 +119,12 @@ pub struct Endpoint {
     pub gateway_mac: Mac,
 }
 
+/// Flags of a [`Subnet`].
+pub mod subnet_flag {
+    /// It is not the bridge's: the host's kernel routes for it.
+    pub const ROUTED: u32 = 1;
+}
+
 /// A subnet of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -129,4 +135,6 @@ pub struct Subnet {
     pub gateway: MapIp,
     /// The subnet's directed broadcast address; `::` for IPv6, which has none.
     pub broadcast: MapIp,
+    /// [`subnet_flag`]s.
+    pub flags: u32,
 }

@@ -41,6 +41,15 @@ enum Action {
         #[arg(long = "public-ip", value_name = "IP", value_delimiter = ',')]
         public_ips: Vec<IpAddr>,
     },
+    /// Have a host route for a subnet behind it that is no bridge's, for good; `release --delete` takes it back
+    Route {
+        /// The subnet, as in 192.168.50.0/24
+        #[arg(value_name = "SUBNET")]
+        subnet: IpNet,
+        /// The host's address in the underlay
+        #[arg(long = "public-ip", value_name = "IP", value_delimiter = ',', required = true)]
+        public_ips: Vec<IpAddr>,
+    },
     /// Give a reservation up: its key gets a lease of 24 hours again, which its host renews as long as it lives
     Release {
         /// The subnet, as in 10.5.52.0/24; with the IPv6 one of the same key behind a comma
@@ -127,6 +136,13 @@ pub fn run(leases: &Leases, json: bool) -> anyhow::Result<u8> {
             let held = runtime.block_on(store.reserve(subnets, host))?;
             show::print(json, &Lease::from(held), |lease| {
                 format!("{} is reserved for {}", lease.subnets.join(", "), lease.holder())
+            })
+        }
+        Action::Route { subnet, public_ips } => {
+            let Some(host) = host(public_ips).map_err(usage)? else { bail!("--public-ip names no host") };
+            let held = runtime.block_on(store.route(*subnet, host))?;
+            show::print(json, &Lease::from(held), |lease| {
+                format!("{} is routed by {}", lease.subnets.join(", "), lease.holder())
             })
         }
         Action::Release { subnets, delete, force } => {

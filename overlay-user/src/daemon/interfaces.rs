@@ -22,7 +22,8 @@ impl Daemon {
         let config = self.with_new_names(&mut troubles).await;
         let takes = self.local.takes;
         let found = Local::discover(&config, network, self.local.vtep_mac, &self.netlink).await;
-        match found.map(|local| Local { takes: takes.or(local.takes), ..local }) {
+        let routed = self.local.routed.clone();
+        match found.map(|local| Local { takes: takes.or(local.takes), routed, ..local }) {
             Ok(local) if local == self.local => {
                 if self.astray {
                     // Routes go with an interface that is down, and it may have been down.

@@ -16,6 +16,7 @@ mod peers;
 mod phases;
 mod pinned;
 mod repairs;
+mod routed;
 mod signals;
 mod start;
 mod strangers;
@@ -389,6 +390,9 @@ impl Daemon {
 
     /// Brings everything that is dirty back in step.
     async fn round(&mut self, mut dirty: Dirty) {
+        if !dirty.touched.is_empty() {
+            self.follow_routed(&mut dirty);
+        }
         if dirty.local || dirty.links || !dirty.touched.is_empty() {
             self.netfilter.surroundings_changed();
         }

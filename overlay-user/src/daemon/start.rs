@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     Daemon, Dirty, RESYNC_SHARE, RETRY_SHARE, announce, claims, hooks, netfilter, notes::Source, pace::Pace,
-    phases::Phases, repairs::Repairs, strangers, supervisor::Supervisor, ways::Ways,
+    phases::Phases, repairs::Repairs, routed, strangers, supervisor::Supervisor, ways::Ways,
 };
 use crate::{
     api::{Api, Socket},
@@ -210,6 +210,7 @@ async fn survey(
     // The others go on as they were told until they hear otherwise.
     local.takes = state.announcements.iter().fold(local.takes, |takes, own| takes.with(own.encap));
     local.take_kinds(records.iter().flat_map(BTreeMap::values));
+    local.routed = records.as_ref().map(|records| routed::of(local.public, records)).unwrap_or_default();
     Ok(Survey { local, store, network, records, health, state })
 }
 
@@ -257,7 +258,6 @@ async fn bring_up(
     pins.prepare()?;
     remember(&config, &mut survey);
     state_dir.write(&survey.state)?;
-    let local = &survey.local;
     phases.over("survey");
     let mut programs = Programs::load(pins)?;
     phases.over("programs");
@@ -265,6 +265,10 @@ async fn bring_up(
         takeover::carry(other, pins)?;
     }
     let mut maps = Maps::open(pins)?;
+    if survey.records.is_none() {
+        survey.local.routed = routed::in_force(&maps)?;
+    }
+    let local = &survey.local;
     maps.put_node(local.node())?;
     phases.over("node");
     survey.state.note_sysctls(stop_redirects(local)?);

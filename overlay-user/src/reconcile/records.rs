@@ -206,6 +206,7 @@ mod tests {
             vtep_mac: mac.map(|mac| Mac([2, 0, 0, 0, 0, mac])),
             bridge: None,
             src_ips: Vec::new(),
+            routed: false,
             zero_checksum: false,
         }
     }

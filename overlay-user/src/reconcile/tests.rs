@@ -80,6 +80,7 @@ fn record() -> impl Strategy<Value = PeerSubnet> {
             bridge: None,
             vtep_mac: mac.map(|mac| Mac([2, 0, 0, 0, 0, mac])),
             src_ips: Vec::new(),
+            routed: false,
             zero_checksum: true,
         }
     })

@@ -34,6 +34,8 @@ pub struct PeerSubnet {
     pub host: Underlay,
     /// Other addresses that its packets come from: behind NAT they do not come from where packets to it go.
     pub src_ips: Vec<IpAddr>,
+    /// Whether the host's kernel routes for it: it is not one of its bridges'.
+    pub routed: bool,
     /// The tunnel kind that reaches it.
     pub encap: Encap,
     /// The VNI on the wire.

@@ -2,7 +2,7 @@
 
 use overlay_common::{
     DropReason,
-    map::{Direction::FromPeer, Endpoint, EndpointSource, program::UPLINK_INGRESS},
+    map::{Direction::FromPeer, Endpoint, EndpointSource, Subnet, program::UPLINK_INGRESS, subnet_flag},
 };
 use overlay_user::datapath::map::Maps;
 
@@ -39,6 +39,13 @@ fn packet() -> Vxlan {
 /// What a container receives: nothing of the outer packet, addressed by the gateway.
 fn delivered(mac: Mac, inner: &[u8]) -> Vec<u8> {
     eth(mac, GATEWAY_MAC, IPV4, inner)
+}
+
+/// A network behind this host.
+const BEHIND: Addr = [192, 168, 50, 7];
+
+fn routed() -> Subnet {
+    Subnet { bridge: dev::BRIDGE, flags: subnet_flag::ROUTED, ..Subnet::default() }
 }
 
 /// A row for a packet that must be delivered to the container.
@@ -88,6 +95,12 @@ fn packets_are_delivered() {
             .redirects(up_to_the_host)
             .mark_out(TO_HOST_MARK)
             .counts(A.id, FromPeer, 1, 84),
+        case("to a network that the host's kernel routes for", to(BEHIND).bytes())
+            .with(|maps| maps.put_subnet(route_key(BEHIND, 24), routed()).unwrap())
+            .redirects(eth(GATEWAY_MAC, OVERLAY_NEIGHBOUR, IPV4, &to(BEHIND).inner))
+            .mark_out(TO_HOST_MARK)
+            .counts(A.id, FromPeer, 1, 84),
+        drops("to one that it does not route for", &to(BEHIND), DropReason::NotLocal),
         arrives(
             "to broadcast, from a peer who does not know our VTEP",
             &Vxlan { inner_eth_dst: [0xff; 6], ..packet() },

@@ -46,6 +46,7 @@ pub(super) fn judge(local: &Local, record: &PeerSubnet) -> Judgement {
                 record.vtep_mac.unwrap_or_default()
             ))
         }
+        None if ours && record.routed => Judgement::Ours,
         None if ours || host.shares(local.underlay) => Judgement::Refused(format!(
             "subnet {subnet} is announced with this host's own address {host}, but no --bridge has it: ignored; \
              delete its entry, or name its bridge"

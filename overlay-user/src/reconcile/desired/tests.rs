@@ -21,6 +21,7 @@ fn at(subnet: &str, host: Underlay) -> (IpNet, PeerSubnet) {
         bridge: None,
         vtep_mac: None,
         src_ips: Vec::new(),
+        routed: false,
         zero_checksum: true,
     };
     (subnet, record)

@@ -54,6 +54,7 @@ fn records() -> impl Strategy<Value = BTreeMap<IpNet, PeerSubnet>> {
                 bridge: None,
                 vtep_mac: None,
                 src_ips: Vec::new(),
+                routed: false,
                 zero_checksum: outer_v6,
             };
             (record.subnet, record)
@@ -240,6 +241,7 @@ fn peer(vni: Option<Vni>) -> (IpNet, PeerSubnet) {
             bridge: None,
             vtep_mac: None,
             src_ips: Vec::new(),
+            routed: false,
             zero_checksum: false,
         },
     )

@@ -187,6 +187,7 @@ mod tests {
             vtep_mac: None,
             bridge: None,
             src_ips: Vec::new(),
+            routed: false,
             zero_checksum: false,
         }
     }

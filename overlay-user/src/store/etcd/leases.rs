@@ -117,6 +117,51 @@ impl EtcdStore {
         self.repeat(&format!("reserving {}", words(wanted)), attempt).await
     }
 
+    /// Has a host's kernel route for a subnet that is no bridge's: for good, in a key beside the host's own.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where somebody holds a part of it, [`StoreError::Invalid`] where no host with this address
+    /// announces anything, or no subnet like this can be routed; else as for [`Store::list`](crate::store::Store::list).
+    pub async fn route(&self, wanted: IpNet, host: Underlay) -> Result<Held, StoreError> {
+        let IpNet::V4(v4) = wanted else {
+            return Err(StoreError::Invalid(format!("{wanted}: keys begin with an IPv4 subnet, as in 192.168.50.0/24")));
+        };
+        address::subnet(wanted).map_err(StoreError::Invalid)?;
+        let attempt = |client| async move { self.try_route(&client, v4.into(), host).await };
+        self.repeat(&format!("routing {wanted}"), attempt).await
+    }
+
+    async fn try_route(&self, client: &Client, subnets: Subnets, host: Underlay) -> Try<Held> {
+        let wanted: Vec<IpNet> = subnets.each().collect();
+        let (revision, found) = self.overlapping(client, &wanted).await?;
+        if let Some(Found { pair, .. }) = found.first() {
+            let why = format!("{subnets} overlaps what {} holds (etcd key {})", holder(pair), shown(pair));
+            return Ok(Some(Err(StoreError::Conflict(why))));
+        }
+        let listing = list::pages(list::kv(client), &self.subnets(), &|pair: KeyValue| pair).await?;
+        let is_its = |pair: &&KeyValue| {
+            let value = pair.value();
+            schema::owner(value).is_some_and(|owner| owner.shares(host))
+                && schema::backend_type(value).is_some()
+                && !schema::is_routed(value)
+        };
+        let Some(own) = listing.pairs.iter().find(is_its) else {
+            let why = format!("no host at {host} announces a subnet of its own: start overlayd there first");
+            return Ok(Some(Err(StoreError::Invalid(why))));
+        };
+        let value = match schema::routed_value(own.value()) {
+            Ok(value) => value,
+            Err(why) => return Ok(Some(Err(StoreError::Invalid(format!("etcd key {}: {why}", shown(own)))))),
+        };
+        let key = self.subnet_key(subnets);
+        let put = TxnOp::put(key.as_str(), value, None);
+        let transaction = Txn::new().when([unwritten_since(self, subnets, revision)]).and_then([put]);
+        let done = client.kv_client().txn(transaction).await?.succeeded();
+        let nodes = nodes::all(client, &self.prefix).await?;
+        let held = described(&self.subnets(), own, &nodes);
+        Ok(done.then_some(Ok(Held { key, subnets: Some(subnets), ..held })))
+    }
+
     /// Gives subnets back.
     ///
     /// # Errors
@@ -230,8 +275,9 @@ impl EtcdStore {
         let held = described(&self.subnets(), &pair, &nodes);
         let (what, key) = (words(wanted), shown(&pair));
         if how.delete {
-            // Nobody uses what is only kept for a host.
-            let user = held.node.as_ref().filter(|_| held.kind.is_some() && !how.force);
+            // What is only kept for a host, or behind it, its daemon does not announce.
+            let is_used = held.kind.is_some() && !schema::is_routed(pair.value());
+            let user = held.node.as_ref().filter(|_| is_used && !how.force);
             if let Some(node) = user {
                 let why = format!(
                     "{what} is in use by node {node}, which lives (etcd key {key}): end it there with `overlayd detach`, or \

@@ -120,7 +120,9 @@ impl EtcdStore {
             let name = str::from_utf8(pair.key()).ok()?.strip_prefix(&prefix)?;
             Some(Taken {
                 subnets: schema::parse_subnet_name(name).ok()?,
-                ours: schema::owner(pair.value()).is_some_and(|owner| owner.shares(host)),
+                // What is behind the host is not its bridge's.
+                ours: schema::owner(pair.value()).is_some_and(|owner| owner.shares(host))
+                    && !schema::is_routed(pair.value()),
                 reserved: pair.lease() == 0,
                 created: pair.create_revision(),
             })

@@ -30,6 +30,8 @@ struct Row {
     host_v6: Option<Spanned<String>>,
     #[serde(default)]
     src_ips: Vec<Spanned<String>>,
+    #[serde(default)]
+    routed: bool,
     vni: Option<Spanned<i64>>,
     port: Option<Spanned<i64>>,
     vtep_mac: Option<Spanned<String>>,
@@ -74,7 +76,7 @@ impl Row {
         let host = self.host(text, subnet)?;
         let src_ip = |ip: &Spanned<String>| at(text, "src_ips", ip, |value| address::host(value, [subnet]));
         let src_ips = self.src_ips.iter().map(src_ip).collect::<Result<_, _>>()?;
-        let Self { vni, port, vtep_mac, gre_key, bridge, encap, zero_checksum, .. } = self;
+        let Self { vni, port, vtep_mac, gre_key, bridge, encap, zero_checksum, routed, .. } = self;
         let vni = optional(text, "vni", vni.as_ref(), |value| {
             u32::try_from(*value)
                 .ok()
@@ -95,7 +97,7 @@ impl Row {
             value.parse::<Encap>().map_err(|error| format!("{value:?} is {error}"))
         })?;
         let (vtep_mac, encap) = (vtep_mac.flatten(), encap.unwrap_or_default());
-        Ok(PeerSubnet { subnet, host, src_ips, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum })
+        Ok(PeerSubnet { subnet, host, src_ips, routed, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum })
     }
 
     fn host(&self, text: &str, subnet: IpNet) -> Result<Underlay, String> {

@@ -57,6 +57,10 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
         Some(extras) => flag(extras, "Overlayd.UDP6ZeroChecksum")?.unwrap_or(false),
         None => false,
     };
+    let routed = match extras {
+        Some(extras) => flag(extras, "Overlayd.Routed")?.unwrap_or(false),
+        None => false,
+    };
     let src_ips = src_ips(&lease, subnets)?;
     let v4 = Backend::read(&lease, "BackendData")?.unwrap_or_default();
     let v6 = Backend::read(&lease, "BackendV6Data")?.unwrap_or(v4);
@@ -64,7 +68,7 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
         let Backend { vni, port, gre_key, vtep_mac, bridge } =
             if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
         let src_ips = src_ips.clone();
-        PeerSubnet { subnet, host, src_ips, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
+        PeerSubnet { subnet, host, src_ips, routed, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
     };
     Ok(Lease::Peer(subnets.each().map(peer).collect()))
 }
@@ -147,6 +151,24 @@ pub fn vtep_mac(value: &[u8]) -> Option<Mac> {
 pub fn backend_type(value: &[u8]) -> Option<String> {
     let lease = object(value).ok()?;
     text(&lease, "BackendType").ok()?.filter(|kind| !kind.is_empty()).map(str::to_owned)
+}
+
+/// Whether a value is of a subnet that its host's kernel routes for.
+pub fn is_routed(value: &[u8]) -> bool {
+    let routed = |lease: Map<String, Value>| flag(child(&lease, "Overlayd").ok()??, "Overlayd.Routed").ok()?;
+    object(value).ok().and_then(routed).unwrap_or(false)
+}
+
+/// Writes the value of a key of a subnet that a host's kernel routes for, from the value of the host's own.
+///
+/// # Errors
+/// The value is no JSON object.
+pub fn routed_value(own: &[u8]) -> Result<String, String> {
+    let mut lease = object(own)?;
+    let extras = lease.entry("Overlayd").or_insert_with(|| Value::Object(Map::new()));
+    let extras = extras.as_object_mut().ok_or("Overlayd is no object")?;
+    extras.insert("Routed".to_owned(), Value::Bool(true));
+    Ok(Value::Object(lease).to_string())
 }
 
 /// Writes the value of a key that keeps subnets for a host: nobody sends there, and the host finds it by its address.

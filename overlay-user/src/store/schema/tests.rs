@@ -40,6 +40,7 @@ fn a_value_that_flannel_wrote() {
         subnet: "10.5.52.0/24".parse().unwrap(),
         host: host(Some("192.168.64.3"), None),
         src_ips: Vec::new(),
+        routed: false,
         encap: Encap::Vxlan,
         vni: Vni::new(7).ok(),
         port: None,
@@ -71,6 +72,11 @@ fn a_value_that_flannel_wrote() {
         let error = parse_lease("10.5.52.0-24", value.as_bytes()).unwrap_err();
         assert!(error.contains("Overlayd.SrcIPs") && error.contains(named), "{error}");
     }
+    // A network behind the host, which its kernel routes for.
+    let routed = routed_value(value.as_bytes()).unwrap();
+    assert!(routed.contains(r#""Routed":true"#), "{routed}");
+    assert_eq!(peer("10.5.52.0-24", &routed), PeerSubnet { routed: true, ..expected.clone() });
+    assert!(is_routed(routed.as_bytes()) && !is_routed(value.as_bytes()));
     // flannel's name for it. The VTEP stays in there, for hosts on other links.
     let ours = Announcement { encap: Encap::Direct, ..ours };
     let value = value.replace("vxlan", "host-gw");
