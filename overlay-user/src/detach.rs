@@ -19,6 +19,9 @@ use crate::{
     tunnel_devices,
 };
 
+/// How long the data path outlives its announcements: peers hear within milliseconds, and need some for what they then do.
+pub const DRAIN: Duration = Duration::from_secs(1);
+
 /// How long a running daemon may take to end.
 const DAEMON_ENDS: Duration = Duration::from_secs(15);
 
@@ -26,7 +29,7 @@ const DAEMON_ENDS: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// One line where something could not be removed; calling it again goes on from there.
-pub async fn run(pin_dir: &Path, state_dir: &Path, socket: &Path) -> anyhow::Result<u8> {
+pub async fn run(pin_dir: &Path, state_dir: &Path, socket: &Path, drain: Duration) -> anyhow::Result<u8> {
     ensure!(geteuid().is_root(), "overlayd changes the kernel's networking: run it as root, with sudo");
     let pins = Pins::new(pin_dir);
     // From in there the pins look gone, and the programs would stay behind with their daemon killed.
@@ -58,7 +61,7 @@ pub async fn run(pin_dir: &Path, state_dir: &Path, socket: &Path) -> anyhow::Res
     // Of a daemon that was killed; it may have had another one than we are told of.
     api::remove(socket);
     state.as_ref().and_then(|state| state.socket.as_deref()).into_iter().for_each(api::remove);
-    everything(&pins, state_dir, state.as_ref(), &netlink).await
+    everything(&pins, state_dir, state.as_ref(), &netlink, drain).await
 }
 
 /// Removes everything. Returns [`exit::DEGRADED`], with the state kept, where a key in etcd is left.
@@ -70,11 +73,16 @@ pub async fn everything(
     state_dir: StateDir,
     state: Option<&State>,
     netlink: &Netlink,
+    drain: Duration,
 ) -> anyhow::Result<u8> {
     let left = match state {
         Some(state) => withdraw(state).await.err(),
         None => None,
     };
+    // What is under way, and what peers send until they have heard, still arrives.
+    if left.is_none() && pins.exist() && state.is_some_and(|state| !state.announcements.is_empty()) {
+        tokio::time::sleep(drain).await;
+    }
     kernel(pins, state, netlink).await?;
     match (left, state) {
         (Some(left), Some(state)) => {

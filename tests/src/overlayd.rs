@@ -219,12 +219,22 @@ impl Overlayd {
     /// # Errors
     /// It could not be run, or did not end in time.
     pub fn detach(&mut self) -> Result<Output> {
+        // Nobody sends any more where a test ends.
+        self.detach_draining(0)
+    }
+
+    /// Runs `overlayd detach`, which takes packets for so many seconds more.
+    ///
+    /// # Errors
+    /// As [`Self::detach`].
+    pub fn detach_draining(&mut self, seconds: u64) -> Result<Output> {
         let Config { pin_dir, state_dir, .. } = &self.config;
         let output = Cmd::new(self.config.binary("overlayd")?)
             .netns(&self.ns)
             .args(["detach", "--pin-dir", &pin_dir.display().to_string()])
             .args(["--state-dir", &state_dir.display().to_string()])
             .args(["--socket", &self.config.socket().display().to_string()])
+            .arg(format!("--drain={seconds}"))
             .run()?;
         self.attached &= output.code != Some(0);
         Ok(output)

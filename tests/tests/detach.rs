@@ -68,6 +68,25 @@ fn nothing_is_left(topology: &Topology, before: &Footprint) {
     assert!(ping(&c1.ns, topology.h(1).bridge.ip, 1).unwrap().clean());
 }
 
+/// Whoever sends before he has heard is not to send into a void.
+#[test]
+fn packets_are_taken_until_the_others_have_heard() {
+    let (mut topology, before) = used(Topology::builder());
+    let mut h1 = topology.h_mut(1).overlayd.take().unwrap();
+    let leaving = std::thread::spawn(move || {
+        let output = h1.detach_draining(2).unwrap();
+        (h1, output)
+    });
+    let forgotten = || topology.h(2).overlayd().routes().is_ok_and(|routes| routes.is_empty());
+    eventually("host 2 forgets host 1", SOON, forgotten).unwrap();
+    let attached = harness::tcx::attachments_in(&topology.h(1).ns).unwrap();
+    assert!(!attached.is_empty(), "packets are still taken");
+    let (h1, output) = leaving.join().unwrap();
+    expect(&output, 0, &[]);
+    topology.h_mut(1).overlayd = Some(h1);
+    nothing_is_left(&topology, &before);
+}
+
 #[test]
 fn detach_ends_a_running_daemon_and_leaves_nothing() {
     let (mut topology, before) = used(Topology::builder());

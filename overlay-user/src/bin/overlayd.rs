@@ -5,6 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{self, ExitCode},
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -69,6 +70,9 @@ struct Detach {
     /// The daemon's API socket
     #[arg(long, env = "OVERLAYD_SOCKET", value_name = "FILE", default_value = default::SOCKET)]
     socket: PathBuf,
+    /// Seconds for which packets are still taken after the announcement is taken back
+    #[arg(long, value_name = "SECONDS", default_value_t = detach::DRAIN.as_secs(), value_parser = clap::value_parser!(u64).range(..=60))]
+    drain: u64,
 }
 
 fn main() -> ExitCode {
@@ -81,9 +85,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Some(Command::Detach(Detach { pin_dir, state_dir, socket })) => {
+        Some(Command::Detach(Detach { pin_dir, state_dir, socket, drain })) => {
             start_log(LogFormat::Text);
-            runtime()?.block_on(detach::run(&pin_dir, &state_dir, &socket))
+            runtime()?.block_on(detach::run(&pin_dir, &state_dir, &socket, Duration::from_secs(drain)))
         }
         Some(Command::Lease(wanted)) => {
             let Lease { subnet_file, run } = *wanted;

@@ -540,7 +540,8 @@ impl Daemon {
                 drop(self.api);
                 // With ours, the pins would not be the last references.
                 self.ports.release();
-                detach::everything(&self.pins, self.state_dir, Some(&self.state), &self.netlink).await
+                let (pins, state, netlink) = (&self.pins, Some(&self.state), &self.netlink);
+                detach::everything(pins, self.state_dir, state, netlink, detach::DRAIN).await
             }
         }
     }
