@@ -61,6 +61,7 @@ impl Bed {
         cmd.args([
             format!("--pin-dir={}", dirs.pins.display()),
             format!("--state-dir={}", dirs.state.display()),
+            format!("--socket={}.sock", dirs.state.display()),
         ])
         .args(args)
     }
@@ -241,7 +242,8 @@ fn a_pin_directory_that_would_not_last() {
     let inside = |script: &str| Cmd::new("ip").args(["netns", "exec", &name, "sh", "-c", script]);
     let overlayd = binaries::find("overlayd").unwrap();
     let (dirs, iface) = (bed.dirs("private"), args.join(" "));
-    let own = format!("--pin-dir={} --state-dir={}", dirs.pins.display(), dirs.state.display());
+    let state = dirs.state.display();
+    let own = format!("--pin-dir={} --state-dir={state} --socket={state}.sock", dirs.pins.display());
     // A second start of the daemon that runs, and a detach of it, by who knows no better.
     let same = format!("--pin-dir={} --state-dir={}", config.pin_dir.display(), config.state_dir.display());
     let mount = "mount -t bpf bpf /sys/fs/bpf &&";
@@ -310,6 +312,7 @@ fn a_second_daemon() {
     let foreign = foreign.args([
         format!("--pin-dir={}", config.pin_dir.display()),
         format!("--state-dir={}", dirs.state.display()),
+        format!("--socket={}.sock", dirs.state.display()),
     ]);
     bed.refuses_cmd(&foreign.args(args), &[&dirs], 1, &["another network namespace", "--pin-dir"]);
     bed.down();
