@@ -305,7 +305,8 @@ fn subnets(local: &Local) -> BTreeMap<RouteKey, Subnet> {
         let bridge = local.bridges.first()?;
         let gateway = bridge.gateways().find(|gateway| gateway.is_ipv4() == subnet.addr().is_ipv4())?;
         let flags = subnet_flag::ROUTED;
-        let entry = Subnet { bridge: bridge.index, gateway: gateway.into(), broadcast: MapIp::default(), flags };
+        let entry =
+            Subnet { bridge: bridge.index, gateway: gateway.into(), broadcast: MapIp::default(), flags };
         Some((RouteKey::new(local.vni, *subnet), entry))
     };
     let bridged = local.bridges.iter().flat_map(of_bridge);

@@ -21,8 +21,7 @@ fn drops(topology: &Topology) -> u64 {
 
 #[test]
 fn a_peer_behind_nat_is_refused_by_name_until_it_says_where_it_comes_from() {
-    let mut topology =
-        Topology::builder().hosts(3).wire(WireKind::Routed { narrow: 1500 }).up().unwrap();
+    let mut topology = Topology::builder().hosts(3).wire(WireKind::Routed { narrow: 1500 }).up().unwrap();
     // Traffic of the host that has an address of its own, behind the same router.
     let ends = [1, 3].map(|n| topology.h(n).c(1)).map(|c| Endpoint { ns: &c.ns, ip: c.ip });
     let probe = Probe::start(ends[0], ends[1], 1000, Duration::from_secs(60)).unwrap();

@@ -113,7 +113,10 @@ fn what_cannot_be_routed_is_refused_with_a_reason() {
     };
     let subnet = topology.h(2).bridge.subnet();
     refused(route(&topology, 1, &subnet), "overlaps what");
-    refused(leases(&topology, &["route", NETWORK, "--public-ip", "172.16.199.99"]), "no host at 172.16.199.99");
+    refused(
+        leases(&topology, &["route", NETWORK, "--public-ip", "172.16.199.99"]),
+        "no host at 172.16.199.99",
+    );
     refused(route(&topology, 1, "fd00:50::/64"), "IPv4 subnet");
     assert_eq!(route(&topology, 1, NETWORK).code, Some(0));
     refused(route(&topology, 2, NETWORK), "overlaps what");

@@ -21,7 +21,10 @@ pub(super) fn of(public: Underlay, records: &BTreeMap<IpNet, PeerSubnet>) -> BTr
 /// Those that the maps hold, where the store does not speak.
 pub(super) fn in_force(maps: &Maps) -> Result<BTreeSet<IpNet>, DatapathError> {
     let subnets = maps.subnets()?.into_iter();
-    Ok(subnets.filter(|(_, entry)| entry.flags & subnet_flag::ROUTED != 0).map(|(key, _)| key.prefix).collect())
+    Ok(subnets
+        .filter(|(_, entry)| entry.flags & subnet_flag::ROUTED != 0)
+        .map(|(key, _)| key.prefix)
+        .collect())
 }
 
 impl Daemon {

@@ -111,7 +111,14 @@ impl From<Noted> for Announcement {
             }
             Noted::OnlyV4 { subnet, public_ip, vni, vtep_mac } => {
                 let encap = Encap::Vxlan;
-                Self { subnets: subnet.into(), host: public_ip.into(), src_ips: Vec::new(), vni, vtep_mac, encap }
+                Self {
+                    subnets: subnet.into(),
+                    host: public_ip.into(),
+                    src_ips: Vec::new(),
+                    vni,
+                    vtep_mac,
+                    encap,
+                }
             }
         }
     }

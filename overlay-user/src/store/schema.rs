@@ -18,7 +18,8 @@ mod pool;
 
 pub use config::{FLANNEL_PORT, parse_config};
 pub use lease::{
-    Lease, backend_type, is_routed, lease_value, owner, parse_lease, reservation_value, routed_value, vtep_mac,
+    Lease, backend_type, is_routed, lease_value, owner, parse_lease, reservation_value, routed_value,
+    vtep_mac,
 };
 pub use node::{node_value, parse_node};
 pub use pool::{Pool, Pools, Prefix, parse_pools};

@@ -172,7 +172,12 @@ pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
     }
     let gateway = endpoint(dev::BRIDGE, GATEWAY_MAC, EndpointSource::Gateway);
     maps.put_endpoint(endpoint_key(GATEWAY), Endpoint { flags: endpoint_flag::HOST, ..gateway })?;
-    let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::v4(GATEWAY), broadcast: MapIp::v4(BROADCAST), flags: 0 };
+    let subnet = Subnet {
+        bridge: dev::BRIDGE,
+        gateway: MapIp::v4(GATEWAY),
+        broadcast: MapIp::v4(BROADCAST),
+        flags: 0,
+    };
     maps.put_subnet(route_key(SUBNET, 16), subnet)?;
     maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: [0; 16] })?;
     maps.put_decap(dev::UPLINK, decap(DecapState::Xdp))?;

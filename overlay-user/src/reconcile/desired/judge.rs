@@ -26,7 +26,8 @@ pub(super) enum Judgement {
 pub(super) fn judge(local: &Local, record: &PeerSubnet) -> Judgement {
     let PeerSubnet { subnet, host, .. } = record;
     let ours = host.shares(local.public);
-    let is_ours = |ip: &IpAddr| local.underlay.addresses().chain(local.public.addresses()).any(|own| own == *ip);
+    let is_ours =
+        |ip: &IpAddr| local.underlay.addresses().chain(local.public.addresses()).any(|own| own == *ip);
     if let Some(ip) = record.src_ips.iter().find(|ip| is_ours(ip)).filter(|_| !ours) {
         return Judgement::Refused(format!(
             "peer {host} says that its packets come from {ip}, which is this host's own address: ignored; correct its --src-ip"

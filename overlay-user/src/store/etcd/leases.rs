@@ -124,7 +124,9 @@ impl EtcdStore {
     /// announces anything, or no subnet like this can be routed; else as for [`Store::list`](crate::store::Store::list).
     pub async fn route(&self, wanted: IpNet, host: Underlay) -> Result<Held, StoreError> {
         let IpNet::V4(v4) = wanted else {
-            return Err(StoreError::Invalid(format!("{wanted}: keys begin with an IPv4 subnet, as in 192.168.50.0/24")));
+            return Err(StoreError::Invalid(format!(
+                "{wanted}: keys begin with an IPv4 subnet, as in 192.168.50.0/24"
+            )));
         };
         address::subnet(wanted).map_err(StoreError::Invalid)?;
         let attempt = |client| async move { self.try_route(&client, v4.into(), host).await };

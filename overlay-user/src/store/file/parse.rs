@@ -97,7 +97,19 @@ impl Row {
             value.parse::<Encap>().map_err(|error| format!("{value:?} is {error}"))
         })?;
         let (vtep_mac, encap) = (vtep_mac.flatten(), encap.unwrap_or_default());
-        Ok(PeerSubnet { subnet, host, src_ips, routed, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum })
+        Ok(PeerSubnet {
+            subnet,
+            host,
+            src_ips,
+            routed,
+            encap,
+            vni,
+            port,
+            gre_key,
+            vtep_mac,
+            bridge,
+            zero_checksum,
+        })
     }
 
     fn host(&self, text: &str, subnet: IpNet) -> Result<Underlay, String> {

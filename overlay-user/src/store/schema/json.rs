@@ -37,7 +37,8 @@ pub(super) fn child<'a>(
 
 pub(super) fn list<'a>(map: &'a Map<String, Value>, path: &str) -> Result<&'a [Value], String> {
     let Some(value) = field(map, path) else { return Ok(&[]) };
-    let values = value.as_array().ok_or_else(|| format!("{path} is {value}: a list of addresses is expected"))?;
+    let values =
+        value.as_array().ok_or_else(|| format!("{path} is {value}: a list of addresses is expected"))?;
     Ok(values)
 }
 

@@ -68,7 +68,19 @@ pub fn parse_lease(name: &str, value: &[u8]) -> Result<Lease, String> {
         let Backend { vni, port, gre_key, vtep_mac, bridge } =
             if matches!(subnet, IpNet::V4(_)) { v4 } else { v6 };
         let src_ips = src_ips.clone();
-        PeerSubnet { subnet, host, src_ips, routed, encap, vni, port, gre_key, vtep_mac, bridge, zero_checksum }
+        PeerSubnet {
+            subnet,
+            host,
+            src_ips,
+            routed,
+            encap,
+            vni,
+            port,
+            gre_key,
+            vtep_mac,
+            bridge,
+            zero_checksum,
+        }
     };
     Ok(Lease::Peer(subnets.each().map(peer).collect()))
 }
@@ -102,7 +114,9 @@ fn host(lease: &Map<String, Value>, subnets: Subnets) -> Result<Underlay, String
 fn src_ips(lease: &Map<String, Value>, subnets: Subnets) -> Result<Vec<IpAddr>, String> {
     let Some(extras) = child(lease, "Overlayd")? else { return Ok(Vec::new()) };
     let ip = |value: &Value| {
-        let text = value.as_str().ok_or_else(|| format!("Overlayd.SrcIPs {value} is no text: an address is expected"))?;
+        let text = value
+            .as_str()
+            .ok_or_else(|| format!("Overlayd.SrcIPs {value} is no text: an address is expected"))?;
         address::host(text, subnets.each()).map_err(|error| format!("Overlayd.SrcIPs {error}"))
     };
     list(extras, "Overlayd.SrcIPs")?.iter().map(ip).collect()
@@ -155,7 +169,8 @@ pub fn backend_type(value: &[u8]) -> Option<String> {
 
 /// Whether a value is of a subnet that its host's kernel routes for.
 pub fn is_routed(value: &[u8]) -> bool {
-    let routed = |lease: Map<String, Value>| flag(child(&lease, "Overlayd").ok()??, "Overlayd.Routed").ok()?;
+    let routed =
+        |lease: Map<String, Value>| flag(child(&lease, "Overlayd").ok()??, "Overlayd.Routed").ok()?;
     object(value).ok().and_then(routed).unwrap_or(false)
 }
 
@@ -190,7 +205,8 @@ pub fn lease_value(announcement: &Announcement) -> String {
     let src_ips: Vec<String> = src_ips.iter().map(|ip| format!(r#""{ip}""#)).collect();
     let src_ips = (!src_ips.is_empty()).then(|| format!(r#""SrcIPs":[{}]"#, src_ips.join(",")));
     let extras: Vec<String> = zero_checksum.into_iter().chain(src_ips).collect();
-    let extras = if extras.is_empty() { String::new() } else { format!(r#","Overlayd":{{{}}}"#, extras.join(",")) };
+    let extras =
+        if extras.is_empty() { String::new() } else { format!(r#","Overlayd":{{{}}}"#, extras.join(",")) };
     format!(
         r#"{{"PublicIP":"{v4}","PublicIPv6":{v6},"BackendType":"{kind}","BackendData":{data}{data_v6}{extras}}}"#
     )

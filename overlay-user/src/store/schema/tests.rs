@@ -67,7 +67,11 @@ fn a_value_that_flannel_wrote() {
     let told = lease_value(&behind);
     assert!(told.ends_with(r#","Overlayd":{"SrcIPs":["203.0.113.9"]}}"#), "{told}");
     assert_eq!(peer("10.5.52.0-24", &told), PeerSubnet { src_ips: behind.src_ips, ..expected.clone() });
-    for (wrong, named) in [(r#""203.0.113.9""#, "a list of addresses"), (r#"["127.0.0.1"]"#, "loopback"), ("[7]", "Overlayd.SrcIPs 7")] {
+    for (wrong, named) in [
+        (r#""203.0.113.9""#, "a list of addresses"),
+        (r#"["127.0.0.1"]"#, "loopback"),
+        ("[7]", "Overlayd.SrcIPs 7"),
+    ] {
         let value = value.replace("}}", &format!(r#"}},"Overlayd":{{"SrcIPs":{wrong}}}}}"#));
         let error = parse_lease("10.5.52.0-24", value.as_bytes()).unwrap_err();
         assert!(error.contains("Overlayd.SrcIPs") && error.contains(named), "{error}");
@@ -119,7 +123,14 @@ fn what_we_write_of_each_kind() {
             r#"{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::3","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"},"Overlayd":{"UDP6ZeroChecksum":true}}"#,
         ),
     ] {
-        let ours = Announcement { subnets, host, src_ips: Vec::new(), vni: 1, vtep_mac: MAC.to_string(), encap: Encap::Vxlan };
+        let ours = Announcement {
+            subnets,
+            host,
+            src_ips: Vec::new(),
+            vni: 1,
+            vtep_mac: MAC.to_string(),
+            encap: Encap::Vxlan,
+        };
         assert_eq!(lease_value(&ours), value);
         assert_eq!(owner(value.as_bytes()), Some(host));
         let zero_checksum = host.v6().is_some();

@@ -151,7 +151,8 @@ pub fn fill(maps: &mut Maps) -> Result<(), DatapathError> {
     let gateway = world::endpoint(dev::BRIDGE, GATEWAY_MAC, EndpointSource::Gateway);
     let gateway = Endpoint { flags: endpoint_flag::HOST, ..gateway };
     maps.put_endpoint(endpoint_key6(GATEWAY6), gateway)?;
-    let subnet = Subnet { bridge: dev::BRIDGE, gateway: MapIp::new(GATEWAY6), broadcast: MapIp::default(), flags: 0 };
+    let subnet =
+        Subnet { bridge: dev::BRIDGE, gateway: MapIp::new(GATEWAY6), broadcast: MapIp::default(), flags: 0 };
     maps.put_subnet(key6(SUBNET6, 64), subnet)?;
     maps.put_uplink(dev::UPLINK, Uplink { v4: UNDERLAY, v6: UNDERLAY6 })?;
     for vni in [VniKey::NONE, Vni::new(LOCAL_VNI).unwrap().key()] {
