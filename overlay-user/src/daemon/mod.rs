@@ -4,6 +4,8 @@
 mod announce;
 mod claims;
 mod decap;
+mod dirty;
+mod events;
 mod hooks;
 mod interfaces;
 mod leased;
@@ -21,6 +23,8 @@ mod signals;
 mod start;
 mod strangers;
 mod supervisor;
+mod survey;
+mod telling;
 mod tunnels;
 mod ways;
 
@@ -32,9 +36,8 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use overlay_common::{
-    addr::MapIp,
-    event::{ENDPOINT_MOVED, Event as ProgramEvent, PATH_MTU_CHANGED},
-    map::{NeighbourKey, StoreState},
+    event::{Event as ProgramEvent, PATH_MTU_CHANGED},
+    map::NeighbourKey,
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -44,23 +47,21 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 pub use self::signals::hold as hold_hang_ups;
-use self::{pace::Pace, signals::Ends, supervisor::Supervisor, ways::Ways};
+use self::{dirty::Dirty, pace::Pace, signals::Ends, supervisor::Supervisor, ways::Ways};
 use crate::{
-    api::{Api, Word},
+    api::Api,
     config::{Config, OnExit},
     datapath::{load::Programs, map::Maps, pin::Pins},
     decap::Decap,
     detach, endpoints, exit,
     local::Local,
-    memory,
-    netlink::{Event, Monitor, Netlink},
+    netlink::{Monitor, Netlink},
     ports::Ports,
     reconcile::{
         Reconciler,
         records::{Records, Touched},
     },
     state::{State, StateDir},
-    status,
     store::{Health, Update},
     tunnel_devices::TunnelDevices,
 };
@@ -117,52 +118,6 @@ pub async fn run(config: Config, check: impl Fn() -> anyhow::Result<()>) -> anyh
     }
     Supervisor::stopping();
     daemon.end().await.map(Ended::Code)
-}
-
-/// What changed since the last round.
-#[derive(Default)]
-struct Dirty {
-    /// The store's records, or how peers are reached.
-    touched: Touched,
-    /// What routers told of path MTUs.
-    path_mtus: bool,
-    /// Tunnels that no route uses may be due to be cleared.
-    idle: bool,
-    /// Links: ports came or went.
-    links: bool,
-    /// Neighbours or the FDB.
-    endpoints: bool,
-    /// Our own interfaces: address, MAC address or MTU may be others.
-    local: bool,
-    /// Any routes of the underlay.
-    next_hops: bool,
-    /// Everything is read back from the kernel.
-    whole: bool,
-}
-
-impl Dirty {
-    /// What is in here, for the log.
-    fn words(&self) -> String {
-        let Self { touched, path_mtus, idle, links, endpoints, local, next_hops, whole } = self;
-        let (all, subnets, addresses) = (touched.all, touched.subnets.len(), touched.addresses.len());
-        format!(
-            "all {all}, subnets {subnets}, addresses {addresses}, path MTUs {path_mtus}, idle {idle}, links {links}, \
-             endpoints {endpoints}, local {local}, next hops {next_hops}, whole {whole}"
-        )
-    }
-
-    fn all() -> Self {
-        Self {
-            touched: Touched::all(),
-            path_mtus: true,
-            idle: true,
-            links: true,
-            endpoints: true,
-            local: true,
-            next_hops: true,
-            whole: false,
-        }
-    }
 }
 
 /// What a trouble is about: each is looked at anew on its own occasions.
@@ -309,85 +264,6 @@ impl Daemon {
         }
     }
 
-    fn take_update(&mut self, update: Update, touched: &mut Touched) {
-        match update {
-            Update::Snapshot(records) => {
-                self.local.take_kinds(records.values());
-                match &mut self.records {
-                    Some(known) => known.replace(records, touched),
-                    None => {
-                        self.records = Some(records.into());
-                        touched.all = true;
-                    }
-                }
-                self.store_synced = status::now();
-                memory::give_back();
-            }
-            Update::Put(record) => {
-                self.local.take_kinds([&record]);
-                self.records.get_or_insert_default().put(record, touched);
-            }
-            Update::Delete(subnet) => {
-                self.records.get_or_insert_default().delete(subnet, touched);
-            }
-            Update::Contested(contests) => self.take_contests(contests),
-            Update::Health(health) => {
-                // What is wrong the store has told the log already.
-                if health != self.health && health == Health::Ok {
-                    info!("the store is in step");
-                }
-                self.health = health;
-            }
-        }
-    }
-
-    fn take_event(&mut self, event: &Event, dirty: &mut Dirty) {
-        let ours = |index: u32| {
-            self.local.uplink(index).is_some()
-                || self.local.bridges.iter().any(|bridge| bridge.index == index)
-        };
-        // One that is missing may be any link until it has its name, and its address comes later still.
-        let missing = self.troubles.contains_key(&Aspect::Local);
-        match event {
-            Event::Link(link) => {
-                dirty.links = true;
-                let named =
-                    self.config.ifaces.contains(&link.name) || self.config.bridges.contains(&link.name);
-                dirty.local |= missing || named || ours(link.index);
-                // A carrier that goes or comes back takes or brings hops; routes say nothing of it.
-                dirty.next_hops |= self.local.uplink(link.index).is_some();
-            }
-            Event::LinkGone { index, .. } => {
-                dirty.links = true;
-                dirty.local |= ours(*index);
-            }
-            Event::Neighbour(neighbour) => self.take_neighbour(neighbour, false, dirty),
-            Event::NeighbourGone(neighbour) => self.take_neighbour(neighbour, true, dirty),
-            Event::Fdb(_) | Event::FdbGone(_) => dirty.endpoints = true,
-            Event::Address { ifindex, .. } => dirty.local |= missing || ours(*ifindex),
-            Event::Route(change) => self.take_route(change, dirty),
-            Event::Routing => {
-                dirty.next_hops = true;
-                // It may be a rule of ours that somebody took away.
-                self.reconciler.resync();
-            }
-            Event::Overrun => {
-                *dirty = Dirty::all();
-                self.reconciler.resync();
-            }
-        }
-    }
-
-    async fn ask_about_moves(&mut self, told: &[ProgramEvent]) {
-        for event in told.iter().filter(|event| event.kind == ENDPOINT_MOVED) {
-            let (maps, netlink) = (&mut self.maps, &self.netlink);
-            let asked = endpoints::confirm_move(&self.local, event.ip, event.ifindex, maps, netlink).await;
-            if let Err(error) = asked {
-                warn!("cannot ask who has an address: {error}");
-            }
-        }
-    }
-
     /// Brings everything that is dirty back in step.
     async fn round(&mut self, mut dirty: Dirty) {
         if !dirty.touched.is_empty() {
@@ -465,55 +341,6 @@ impl Daemon {
         if !troubles.is_empty() {
             self.troubles.insert(aspect, troubles);
         }
-    }
-
-    fn write_status(&mut self) {
-        let mut status = self.identity();
-        status.heartbeat = status::now();
-        status.repaired = self.repairs.count();
-        status.pid = std::process::id();
-        status.store_kind = self.announcer.kind() as u32;
-        let message = match &self.health {
-            Health::Degraded { reason } => Some(reason.clone()),
-            Health::Ok => {
-                self.store_synced = status.heartbeat;
-                self.troubles.values().flatten().next().cloned()
-            }
-        };
-        let whole = self.health == Health::Ok;
-        self.supervisor.alive(message.clone().unwrap_or_else(|| "in step".to_owned()));
-        self.api.say(self.word(message.clone()));
-        status.store_state = if whole { StoreState::Ok as u32 } else { StoreState::Degraded as u32 };
-        status.store_synced = self.store_synced;
-        status.message = status::field(message.as_deref().unwrap_or_default());
-        // A container is noted as alive where it is judged, which a remembered flow is not.
-        self.maps.forget_flows();
-        if let Err(error) = self.maps.put_status(status) {
-            error!("cannot write the status: {}", exit::one_line(&error.into()));
-        }
-    }
-
-    /// What is said over the API socket. Without our own interfaces there is no network; all else goes on as it was.
-    fn word(&self, degraded: Option<String>) -> Word {
-        let starting = || Word::starting().unready.filter(|_| !self.phases.are_told());
-        let ours = [Aspect::Local, Aspect::Links].into_iter().filter_map(|aspect| self.troubles.get(&aspect));
-        let unready = starting().or_else(|| ours.flatten().next().cloned());
-        Word { round: Instant::now(), unready, degraded }
-    }
-
-    /// The part of the status that changes seldom.
-    fn identity(&self) -> overlay_common::map::Status {
-        let mut status = status::empty();
-        status.netns_cookie = crate::netlink::netns::cookie().unwrap_or_default();
-        status.started = self.started;
-        let uplink = self.local.uplinks.first();
-        status.uplink = uplink.map_or(0, |uplink| uplink.index);
-        status.mtu = self.local.mtu;
-        status.public_ip = self.local.public.v4().map(MapIp::from).unwrap_or_default();
-        status.public_ip_v6 = self.local.public.v6().map(MapIp::from).unwrap_or_default();
-        status.node_name = status::field(&self.config.node_name);
-        status.uplink_name = status::field(uplink.map_or("", |uplink| uplink.name.as_str()));
-        status
     }
 
     /// Ends without a trace of an end: what comes next adopts the data path.

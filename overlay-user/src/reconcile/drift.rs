@@ -1,16 +1,22 @@
 //! What somebody else did to what overlayd had left: found where what was left is compared with what is there.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    net::IpAddr,
+};
+
+use overlay_common::map::PeerKey;
 
 use super::observe::Observed;
+use crate::netlink::OverlayRule;
 
 /// What is not as it was left, one line each. Other people's routes are theirs.
 pub fn between(left: &Observed, found: &Observed) -> Vec<String> {
     let mut drift = Vec::new();
     compare(&left.routes, &found.routes, |key| format!("route {} in the map", key.prefix), &mut drift);
     compare(&left.tunnels, &found.tunnels, |id| format!("tunnel {id} in the map"), &mut drift);
-    let peer =
-        |key: &overlay_common::map::PeerKey| format!("peer {} in the map", std::net::IpAddr::from(key.ip));
+    let peer = |key: &PeerKey| format!("peer {} in the map", IpAddr::from(key.ip));
     compare(&left.peers, &found.peers, peer, &mut drift);
     compare(
         &left.listen_ports,
@@ -22,12 +28,12 @@ pub fn between(left: &Observed, found: &Observed) -> Vec<String> {
     compare(&left.kernel_routes, &found.kernel_routes, route, &mut drift);
     let neighbour = |(bridge, ip): &_| format!("neighbour {ip} on interface {bridge}");
     compare(&there(&left.neighbours), &there(&found.neighbours), neighbour, &mut drift);
-    let rule = |rule: &crate::netlink::OverlayRule| format!("the rule for table {}", rule.table);
+    let rule = |rule: &OverlayRule| format!("the rule for table {}", rule.table);
     compare(&there(&left.rules), &there(&found.rules), rule, &mut drift);
     drift
 }
 
-fn there<K: Ord + Clone>(set: &std::collections::BTreeSet<K>) -> BTreeMap<K, ()> {
+fn there<K: Ord + Clone>(set: &BTreeSet<K>) -> BTreeMap<K, ()> {
     set.iter().map(|key| (key.clone(), ())).collect()
 }
 
