@@ -113,7 +113,32 @@ pub fn fold(
         let sources = record.sources().collect();
         desired.subnets.insert(record.subnet, RemoteSubnet { host, sources, gre_key, tunnel, source });
     }
+    troubles.extend(refuse_foreign_sources(&mut desired.subnets));
     (desired, troubles)
+}
+
+/// Packets from a host's own address are that host's, whoever else says that his come from there: what he could send in its
+/// name is for nobody to give away. Returns what was refused, one line each.
+fn refuse_foreign_sources(subnets: &mut BTreeMap<IpNet, RemoteSubnet>) -> Vec<String> {
+    let owners: BTreeMap<IpAddr, Underlay> = subnets
+        .values()
+        .flat_map(|remote| remote.host.addresses().map(|address| (address, remote.host)))
+        .collect();
+    let mut refused = Vec::new();
+    for (subnet, remote) in subnets {
+        let RemoteSubnet { host, sources, .. } = remote;
+        sources.retain(|source| {
+            let foreign = owners.get(source).filter(|owner| !owner.shares(*host));
+            refused.extend(foreign.map(|owner| {
+                format!(
+                    "subnet {subnet}: peer {host} says that its packets come from {source} too, which is peer {owner}: not \
+                     believed; correct its --src-ip"
+                )
+            }));
+            foreign.is_none()
+        });
+    }
+    refused
 }
 
 /// The addresses at which the peers are reached that the store's records name.

@@ -308,3 +308,24 @@ fn a_host_without_ipv6_inside_is_not_told_of_it() {
     assert!(desired.subnets.is_empty() && refusals.is_empty(), "{refusals:?}");
     assert_eq!(peers(&local(), [&at("fd00:27::/64", host(Some(27), None)).1]), BTreeSet::new());
 }
+
+#[test]
+fn a_host_behind_nat_is_believed_from_its_outer_address_unless_that_is_another_hosts() {
+    let outer: IpAddr = "203.0.113.9".parse().unwrap();
+    let (subnet, first) = record("172.27.0.0/16", [172, 16, 199, 27]);
+    let (other, second) = record("172.37.0.0/16", [172, 16, 199, 37]);
+    let sources = |src_ips: Vec<IpAddr>| {
+        let first = PeerSubnet { src_ips, ..first.clone() };
+        let (desired, troubles) = fold_on(&local(), &[(subnet, first), (other, second.clone())]);
+        (desired.subnets[&subnet].sources.clone(), troubles)
+    };
+    let own = IpAddr::from([172, 16, 199, 27]);
+    assert_eq!(sources(vec![outer]), (vec![own, outer], vec![]));
+    let (believed, troubles) = sources(vec![[172, 16, 199, 37].into()]);
+    assert_eq!(believed, [own]);
+    assert!(troubles[0].contains("172.16.199.37") && troubles[0].contains("--src-ip"), "{troubles:?}");
+    // Our own address is nobody's either, and such a peer is not served at all.
+    let ours = PeerSubnet { src_ips: vec![[172, 16, 199, 17].into()], ..first.clone() };
+    let (desired, troubles) = fold_on(&local(), &[(subnet, ours)]);
+    assert!(desired.subnets.is_empty() && troubles[0].contains("this host's own address"), "{troubles:?}");
+}

@@ -261,6 +261,22 @@ fn a_foreign_route_is_left_alone_and_named() {
     assert!(plan.refusals[0].contains("10.1.0.0/16"), "{:?}", plan.refusals);
 }
 
+#[test]
+fn a_source_behind_nat_is_the_same_peer_and_goes_with_it() {
+    let (subnet, record) = peer(None);
+    let outer: IpAddr = "203.0.113.9".parse().unwrap();
+    let behind = PeerSubnet { src_ips: vec![outer], ..record.clone() };
+    let mut observed = Observed::default();
+    for (record, sources) in [(behind, 2), (record, 1)] {
+        let plan = plan(&desired(&[(subnet, record)].into()), &observed, &BTreeSet::new());
+        carry_out(&mut observed, &plan);
+        let addresses: BTreeSet<_> = observed.peers.keys().map(|key| key.ip).collect();
+        let ids: BTreeSet<_> = observed.peers.values().map(|peer| peer.id).collect();
+        assert_eq!((addresses.len(), ids.len()), (sources, 1));
+        assert_eq!(addresses.contains(&MapIp::from(outer)), sources == 2);
+    }
+}
+
 /// It takes ours from our announcement; a kernel device has only its own.
 #[test]
 fn a_peer_may_send_with_its_own_vni_and_with_ours() {
