@@ -18,6 +18,16 @@ pub(super) const AT_ONCE: usize = 2;
 /// Tests of a suite at once. Each has hosts and daemons of its own; more of them disturb each other's timing.
 const THREADS: &str = "--test-threads=3";
 
+/// These take longest: begun last, they would have one worker wait for the other.
+const LONG: [&str; 6] = [
+    "tests/ip_matrix/main.rs",
+    "tests/kinds/main.rs",
+    "tests/life/main.rs",
+    "tests/programs/main.rs",
+    "tests/systems.rs",
+    "tests/decap/main.rs",
+];
+
 /// A compiled suite.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Suite {
@@ -28,7 +38,7 @@ pub(super) struct Suite {
     directory: PathBuf,
 }
 
-/// Has cargo compile, and returns the suites in its order.
+/// Has cargo compile, and returns the suites, those that take longest first.
 pub(super) fn compile(cargo: &mut Command) -> Result<Vec<Suite>> {
     cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
     eprintln!("+ {}", command::shown(cargo));
@@ -42,6 +52,10 @@ pub(super) fn compile(cargo: &mut Command) -> Result<Vec<Suite>> {
     if !status.success() {
         bail!("the tests do not compile: cargo's lines above say why");
     }
+    suites.sort_by_key(|suite| {
+        let place = LONG.iter().position(|long| suite.source == *long).unwrap_or(LONG.len());
+        (place, suite.source.clone())
+    });
     Ok(suites)
 }
 
