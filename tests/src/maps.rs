@@ -1,6 +1,9 @@
 //! Pinned maps as bpftool prints them: somebody else's reading, by field names.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -29,13 +32,20 @@ pub fn lookup(pin_dir: &Path, map: &str, key: u32) -> Result<Value> {
     Ok(formatted(&entry)?["value"].clone())
 }
 
-fn bpftool(verb: &str, pin_dir: &Path, map: &str, args: &[&str]) -> Result<String> {
-    // The layout's version is a directory, and there is one.
+/// Where a map is pinned. The layout's version is a directory, and there is one.
+///
+/// # Errors
+/// Nothing is pinned.
+pub fn pinned(pin_dir: &Path, map: &str) -> Result<PathBuf> {
     let layout = fs::read_dir(pin_dir)
         .with_context(|| format!("cannot read {}", pin_dir.display()))?
         .next()
         .context("nothing is pinned")??;
-    let path = layout.path().join("maps").join(map).display().to_string();
+    Ok(layout.path().join("maps").join(map))
+}
+
+fn bpftool(verb: &str, pin_dir: &Path, map: &str, args: &[&str]) -> Result<String> {
+    let path = pinned(pin_dir, map)?.display().to_string();
     let output = Cmd::new("bpftool").args(["-j", "map", verb, "pinned", &path]).args(args).check()?;
     Ok(output.stdout)
 }

@@ -194,7 +194,7 @@ fn inspect(topology: &Topology) -> Result<()> {
             println!("    {ifname} {direction:?}: link {link}, program {program}");
         }
     }
-    let map = topology.h(1).overlayd().config.pin_dir.join("v1/maps/ROUTES_V4");
+    let map = harness::maps::pinned(&topology.h(1).overlayd().config.pin_dir, "ROUTES_V4")?;
     step(&format!("h1: bpftool map dump pinned {}", map.display()))?;
     let dump = topology.h(1).ns.exec(&["bpftool", "map", "dump", "pinned", &map.display().to_string()])?;
     print_indented(&dump.stdout);

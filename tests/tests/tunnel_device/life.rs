@@ -5,6 +5,7 @@ use harness::{
     topology::{ETCD_PREFIX, StoreKind},
     two_hosts,
 };
+use overlay_user::datapath::pin::Pins;
 use serde_json::json;
 
 use crate::{RESYNC, SOON, entry, guards, index, is_up, is_whole, link, probe, status, vnis};
@@ -114,7 +115,7 @@ fn a_guard_that_was_taken_away_is_put_back() {
     let (index, old) = (index(h1, "ovl0").unwrap(), guards(h1, "ovl0")[0].link);
     let pin_dir = &h1.overlayd().config.pin_dir;
     // The daemon holds the link besides its pin: without the pin alone it would go on guarding.
-    let pin = pin_dir.join(format!("v1/links/{index}-tunnel_ingress"));
+    let pin = Pins::new(pin_dir).link(u32::try_from(index).unwrap(), "tunnel_ingress");
     h1.ns.exec(&["bpftool", "link", "detach", "pinned", &pin.display().to_string()]).unwrap();
     std::fs::remove_file(pin).unwrap();
     eventually("nobody guards it", SOON, || guards(h1, "ovl0").iter().all(|guard| guard.link != old))
