@@ -16,7 +16,7 @@ use crate::command;
 /// Suites at once, on two cores.
 pub(super) const AT_ONCE: usize = 2;
 /// Tests of a suite at once. Each has hosts and daemons of its own; more of them disturb each other's timing.
-const THREADS: &str = "--test-threads=2";
+const THREADS: &str = "--test-threads=3";
 
 /// These take longest: begun last, they would have one worker wait for the other.
 const LONG: [&str; 6] = [
